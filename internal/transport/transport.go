@@ -1,0 +1,45 @@
+// Package transport owns the UDP sockets (and the raw ESP sockets where they are
+// asked for) of a daemon: it separates IKE from ESP on port 4500 by the non-ESP
+// marker (RFC 3948 §2.2), receives and sends in batches, with UDP segmentation
+// and receive offload where the kernel has them, tells the local address and
+// interface of every packet, and sends from the chosen ones.
+package transport
+
+import (
+	"net/netip"
+
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// Config says where to listen.
+type Config struct {
+	// Addresses to bind; empty means every address of both families.
+	Addresses []netip.Addr
+	// IKEPort carries IKE without marker (500), NATTPort IKE with marker and ESP
+	// in UDP (4500). Zero means an ephemeral port; if the ports are taken and
+	// Ephemeral is set, an ephemeral one is used instead.
+	IKEPort, NATTPort uint16
+	Ephemeral         bool
+	// Mark is set on every packet sent (SO_MARK), so that policy routing can keep
+	// it out of the tunnel. Zero sets none.
+	Mark uint32
+	// RawESP also opens sockets for IP protocol 50.
+	RawESP bool
+}
+
+// ESPPacket is one received ESP packet: SPI to ICV. Data is writable, belongs to
+// the transport, and is valid until HandleESP returns.
+type ESPPacket struct {
+	Pair locator.Pair // as the receiver sees it
+	UDP  bool         // false: IP protocol 50, ports are zero
+	Data []byte
+}
+
+// Handler receives what arrives. Both methods are called from the receiving
+// goroutines, one per socket.
+type Handler interface {
+	// HandleIKE gets an IKE message without marker; data belongs to the callee.
+	HandleIKE(pair locator.Pair, data []byte)
+	// HandleESP gets a batch; NAT keepalives are already taken out.
+	HandleESP(batch []ESPPacket)
+}
