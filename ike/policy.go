@@ -1,0 +1,87 @@
+package ike
+
+import (
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/suite"
+)
+
+// Childless says what to do about IKE SAs without a first Child SA (RFC 6023).
+type Childless uint8
+
+// Childless modes.
+const (
+	ChildlessAllow Childless = iota // as responder accept, as initiator do not ask
+	ChildlessNever
+	ChildlessForce // as initiator ask, as responder refuse a Child SA in IKE_AUTH
+)
+
+// Policy says how sessions with a kind of peer are negotiated and kept. It is not
+// changed once in use; make a new one to change.
+type Policy struct {
+	Local  auth.Local
+	Remote auth.Remote
+
+	IKE []suite.IKEProposal
+	ESP []suite.ESPProposal
+
+	// LocalSelectors are the networks on our side. As initiator that asks for an
+	// inner address, leave it nil: everything is offered and the responder narrows
+	// it to the address it assigns.
+	LocalSelectors []esp.Selector
+	// RemoteSelectors are the networks on the peer's side. As responder that
+	// assigns addresses, leave it nil: it is the assigned address.
+	RemoteSelectors []esp.Selector
+
+	// RequestIPv4 and RequestIPv6 ask the gateway for inner addresses and DNS.
+	RequestIPv4, RequestIPv6 bool
+
+	// RekeyIKE and RekeyChild are the ages at which SAs are rekeyed; zero never.
+	// Jitter is the largest fraction by which a rekey comes earlier, at random
+	// (RFC 7296 §2.8), for instance 0.1.
+	RekeyIKE, RekeyChild time.Duration
+	Jitter               float64
+
+	// Lifetime limits each Child SA by volume.
+	Lifetime     esp.Lifetime
+	ReplayWindow int // packets, 0: esp.DefaultReplayWindow
+
+	// LivenessDelay is the silence, of IKE and ESP together, after which an empty
+	// INFORMATIONAL request asks whether the peer lives (RFC 7296 §2.4); zero never.
+	LivenessDelay time.Duration
+	// ConnectTimeout bounds IKE_SA_INIT and IKE_AUTH, each; PeerTimeout is how long
+	// an unanswered request of an established session is repeated before the
+	// session is given up. Zero means DefaultConnectTimeout, DefaultPeerTimeout.
+	ConnectTimeout, PeerTimeout time.Duration
+
+	// KeepaliveInterval of NAT keepalives; zero means DefaultKeepalive.
+	KeepaliveInterval time.Duration
+
+	// Fragmentation offers and accepts IKE fragmentation (RFC 7383).
+	// FragmentSize is the largest IP datagram to make, zero for 1280.
+	Fragmentation bool
+	FragmentSize  int
+
+	// NativeESP uses IP protocol 50 where no NAT is in the way. Otherwise ESP is
+	// always carried in UDP: the peer is made to see a NAT, since not every path
+	// passes protocol 50.
+	NativeESP bool
+
+	Childless Childless
+
+	// SendCertificates sends our chain even when the peer did not ask.
+	SendCertificates bool
+
+	// Extensions take part in the session's exchanges, MOBIKE for instance.
+	Extensions []Extension
+}
+
+// Defaults of a Policy.
+const (
+	DefaultConnectTimeout = 30 * time.Second
+	DefaultPeerTimeout    = 5 * time.Minute
+	DefaultKeepalive      = 20 * time.Second // RFC 3948 §4
+	DefaultFragmentSize   = 1280
+)
