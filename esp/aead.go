@@ -1,0 +1,90 @@
+package esp
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/wayfarer-vpn/wayfarer/suite"
+)
+
+// aead is AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634): nonce = salt and
+// the explicit 8-octet IV, associated data = SPI and sequence number.
+type aead struct {
+	layout Layout
+	esn    bool
+	key    atomic.Pointer[aeadKey]
+}
+
+// aeadKey is what close forgets. The expanded key lies inside the cipher object,
+// which offers no way to overwrite it; dropping the only reference is what can be
+// done.
+type aeadKey struct {
+	cipher cipher.AEAD
+	salt   [4]byte
+}
+
+func newAEAD(sa *SA, layout Layout) (*aead, error) {
+	n := sa.Encr.KeyLen()
+	c, err := suite.NewAEAD(sa.Encr, sa.EncrKey[:n])
+	if err != nil {
+		return nil, fmt.Errorf("prepare %v: %w", sa.Encr, err)
+	}
+	k := &aeadKey{cipher: c}
+	if copy(k.salt[:], sa.EncrKey[n:]) != len(k.salt) || c.Overhead() != layout.ICVLen {
+		return nil, fmt.Errorf("%v does not have the shape esp expects", sa.Encr)
+	}
+	a := &aead{layout: layout, esn: sa.ESN}
+	a.key.Store(k)
+	return a, nil
+}
+
+// seal uses the sequence number as IV: RFC 4106 §3.1 asks for an IV that never
+// repeats under a key, and a sequence number never does.
+func (a *aead) seal(s *Scratch, pkt []byte, seq uint64) error {
+	binary.BigEndian.PutUint64(pkt[headerLen:], seq)
+	return a.protect(s, pkt, seq)
+}
+
+// protect encrypts a packet whose IV is in place.
+func (a *aead) protect(s *Scratch, pkt []byte, seq uint64) error {
+	k := a.key.Load()
+	if k == nil {
+		return ErrClosed
+	}
+	text := pkt[a.layout.Headroom() : len(pkt)-a.layout.ICVLen]
+	k.cipher.Seal(text[:0], a.nonce(s, k, pkt), text, a.associated(s, pkt, seq))
+	return nil
+}
+
+func (a *aead) open(s *Scratch, dst, pkt []byte, seq uint64) ([]byte, error) {
+	k := a.key.Load()
+	if k == nil {
+		return nil, ErrClosed
+	}
+	text, err := k.cipher.Open(dst[:0], a.nonce(s, k, pkt), pkt[a.layout.Headroom():], a.associated(s, pkt, seq))
+	if err != nil {
+		return nil, ErrAuthentication
+	}
+	return text, nil
+}
+
+func (a *aead) nonce(s *Scratch, k *aeadKey, pkt []byte) []byte {
+	copy(s.nonce[:4], k.salt[:])
+	copy(s.nonce[4:], pkt[headerLen:headerLen+8])
+	return s.nonce[:]
+}
+
+// associated returns the associated data: 8 octets as they stand in the packet,
+// or 12 with the 64-bit sequence number (RFC 4106 §5).
+func (a *aead) associated(s *Scratch, pkt []byte, seq uint64) []byte {
+	if !a.esn {
+		return pkt[:headerLen]
+	}
+	copy(s.aad[:4], pkt[:4])
+	binary.BigEndian.PutUint64(s.aad[4:], seq)
+	return s.aad[:]
+}
+
+func (a *aead) close() { a.key.Store(nil) }

@@ -1,0 +1,122 @@
+package esp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"sync/atomic"
+)
+
+// Sealer is an outbound SA: it hands out sequence numbers and seals packets in
+// place. All methods may be called from several goroutines.
+type Sealer struct {
+	spi       uint32
+	layout    Layout
+	transform transform
+	limits    limits
+	lastSeq   uint64 // the largest sequence number that may be used
+
+	seq    atomic.Uint64 // the last sequence number handed out
+	octets atomic.Uint64 // payload octets they were taken for
+}
+
+// NewSealer prepares an outbound SA. It keeps no reference to sa's keys. Rand is
+// read once, for CBC only.
+func NewSealer(sa *SA, life Lifetime, rand io.Reader) (*Sealer, error) {
+	if sa.SPI < minSPI {
+		return nil, fmt.Errorf("outbound spi %#x is in the reserved range (RFC 4303 §2.1)", sa.SPI)
+	}
+	t, layout, err := newTransform(sa, rand)
+	if err != nil {
+		return nil, fmt.Errorf("outbound sa %#x: %w", sa.SPI, err)
+	}
+	s := &Sealer{spi: sa.SPI, layout: layout, transform: t, limits: newLimits(life)}
+	last := uint64(math.MaxUint32)
+	if sa.ESN {
+		last = math.MaxUint64
+	}
+	// A quarter of the numbers is left for the time a rekey takes; when the last one
+	// is used the SA is dead, since a number must never be used twice (RFC 4303 §3.3.3).
+	s.lastSeq = min(last, s.limits.hardPackets)
+	s.limits.softPackets = min(s.limits.softPackets, last/4*3)
+	return s, nil
+}
+
+// SPI is the receiver's name for the SA.
+func (s *Sealer) SPI() uint32 { return s.spi }
+
+// Layout says how long the parts of a sealed packet are.
+func (s *Sealer) Layout() Layout { return s.layout }
+
+// Reserve takes sequence numbers for a train of packets with so many payload
+// octets in all. The train may use first to first+granted-1; granted is smaller
+// than packets when the SA reaches its end. Numbers are never handed out twice.
+func (s *Sealer) Reserve(packets, octets int) (first uint64, granted int, crossed Limit) {
+	if packets <= 0 || octets < 0 {
+		return 0, 0, 0
+	}
+	total := s.octets.Add(uint64(octets))
+	if total > s.limits.hardBytes {
+		s.octets.Add(-uint64(octets))
+		return 0, 0, s.limits.exhausted()
+	}
+	for {
+		last := s.seq.Load()
+		n := min(uint64(packets), s.lastSeq-last)
+		if n == 0 {
+			s.octets.Add(-uint64(octets))
+			return 0, 0, s.limits.exhausted()
+		}
+		if !s.seq.CompareAndSwap(last, last+n) {
+			continue
+		}
+		crossed = s.limits.used(last+n, total)
+		if n < uint64(packets) {
+			crossed |= s.limits.exhausted()
+		}
+		return last + 1, int(n), crossed
+	}
+}
+
+// Seal seals the n payload octets that start at buf[off:], in place, and returns
+// the ESP packet, SPI to ICV, as a part of buf. There must be Layout().Headroom()
+// octets in front of the payload and room for padding, trailer and ICV behind it.
+// Seq must come from Reserve and be used once.
+func (s *Sealer) Seal(scratch *Scratch, buf []byte, off, n int, nextHeader uint8, seq uint64) ([]byte, error) {
+	start := off - s.layout.Headroom()
+	pad := s.layout.padLen(n)
+	end := off + n + pad + trailerLen + s.layout.ICVLen
+	if start < 0 || n < 0 || end > len(buf) {
+		return nil, ErrBufferTooSmall
+	}
+	pkt := buf[start:end:end]
+	binary.BigEndian.PutUint32(pkt, s.spi)
+	binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
+	writeTrailer(buf[off+n:], pad, nextHeader)
+	if err := s.transform.seal(scratch, pkt, seq); err != nil {
+		return nil, err
+	}
+	return pkt, nil
+}
+
+// writeTrailer writes padding 1, 2, 3, ..., Pad Length and Next Header
+// (RFC 4303 §2.4).
+func writeTrailer(b []byte, pad int, nextHeader uint8) {
+	for i := range pad {
+		b[i] = byte(i + 1)
+	}
+	b[pad] = byte(pad)
+	b[pad+1] = nextHeader
+}
+
+// Used returns how many packets and payload octets the SA has taken sequence
+// numbers for.
+func (s *Sealer) Used() (packets, octets uint64) { return s.seq.Load(), s.octets.Load() }
+
+// LastSeq is the last sequence number that was handed out.
+func (s *Sealer) LastSeq() uint64 { return s.seq.Load() }
+
+// Close forgets the keys; sealing fails from then on. A packet that is just being
+// sealed may still be finished.
+func (s *Sealer) Close() { s.transform.close() }
