@@ -25,6 +25,29 @@ type Config struct {
 	Mark uint32
 	// RawESP also opens sockets for IP protocol 50.
 	RawESP bool
+	// FollowRoutes leaves Pair.Interface zero in what is received, so that answers
+	// follow the routing table instead of leaving by the interface of the request.
+	// That is what a gateway wants, where the way out may differ from the way in; a
+	// client that tests its links one by one leaves it off. Link-local remotes keep
+	// their interface in either case: they mean nothing without it.
+	FollowRoutes bool
+}
+
+// Port names one of the two UDP ports of a transport.
+type Port int
+
+// The two ports of IKEv2 (RFC 7296 §2, §2.23).
+const (
+	IKE  Port = iota // 500: IKE without marker
+	NATT             // 4500: IKE behind the non-ESP marker, and ESP
+)
+
+// String returns the name used in logs.
+func (p Port) String() string {
+	if p == NATT {
+		return "NAT-T"
+	}
+	return "IKE"
 }
 
 // ESPPacket is one received ESP packet: SPI to ICV. Data is writable, belongs to

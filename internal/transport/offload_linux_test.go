@@ -1,0 +1,288 @@
+package transport
+
+import (
+	"bytes"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// socketOf is the NAT traversal socket of a family.
+func (t *Transport) nattSocket(ipv6 bool) *socket {
+	for _, s := range t.sockets {
+		if !s.esp && s.port == NATT && s.ipv6 == ipv6 {
+			return s
+		}
+	}
+	return nil
+}
+
+func trainOf(n, size int) [][]byte {
+	pkts := make([][]byte, n)
+	for i := range pkts {
+		pkts[i] = espPacket(size, i)
+	}
+	return pkts
+}
+
+// hasTrain reports whether a message asks for segmentation.
+func hasTrain(m *mmsghdr) bool { return m.hdr.Iovlen > 1 }
+
+func TestTrainLength(t *testing.T) {
+	sizes := func(n ...int) (pkts [][]byte) {
+		for _, size := range n {
+			pkts = append(pkts, make([]byte, size))
+		}
+		return pkts
+	}
+	tests := []struct {
+		name string
+		pkts [][]byte
+		want int
+	}{
+		{"single", sizes(100), 1},
+		{"equal", sizes(100, 100, 100), 3},
+		{"shorter ends it", sizes(100, 100, 40, 100), 3},
+		{"longer begins another", sizes(40, 100), 1},
+		{"empty ends it before", sizes(100, 100, 0, 100), 2},
+		{"empty alone", sizes(0, 100), 1},
+		{"kernel's limit", trainOf(100, 500), trainPackets},
+		{"size of a packet", trainOf(60, 1400), trainBytes / 1400},
+		{"last one does not fit", sizes(40000, 30000), 1},
+	}
+	for _, tt := range tests {
+		if got := trainLength(tt.pkts); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestOffloadIsUsed looks at what goes to the kernel: one message, not forty, and
+// one joined read on the other side where the kernel does that.
+func TestOffloadIsUsed(t *testing.T) {
+	families(t, func(t *testing.T, addr netip.Addr) {
+		rec := newRecorder()
+		a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+		s := a.nattSocket(addr.Is6())
+		if !s.offload {
+			t.Skip("SKIPPED, NOT TESTED: this kernel has no UDP_SEGMENT")
+		}
+		messages := 0
+		s.sendmmsg = func(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+			n, errno := sendmmsg(fd, msgs)
+			messages += n
+			return n, errno
+		}
+		sendAndCompare(t, a, rec, pairTo(a, b, NATT, addr, addr), []int{1400, 1400, 1400, 1400, 200, 1400})
+		if messages != 2 {
+			t.Errorf("6 packets in two runs took %d messages, want 2", messages)
+		}
+		if n := <-rec.batches; n < 5 {
+			t.Errorf("first batch has %d packets, want the whole run of 5", n)
+		}
+	})
+}
+
+// TestDeviceRefuses plays a device without checksum offload: EIO for every
+// train. Packets arrive all the same, the socket stops asking, and asks again later.
+func TestDeviceRefuses(t *testing.T) {
+	rec := newRecorder()
+	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+	s := a.nattSocket(false)
+	s.offload = true
+	refused := 0
+	s.sendmmsg = func(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+		for i := range msgs {
+			if !hasTrain(&msgs[i]) {
+				continue
+			}
+			if i == 0 {
+				refused++
+				return 0, unix.EIO
+			}
+			return sendmmsg(fd, msgs[:i])
+		}
+		return sendmmsg(fd, msgs)
+	}
+	pair := pairTo(a, b, NATT, loopback4, loopback4)
+	sizes := []int{64, 100, 100, 100, 64, 64, 200, 300, 300}
+	sendAndCompare(t, a, rec, pair, sizes)
+	if refused != 2 || a.Counters().TrainsRefused != 2 {
+		t.Errorf("%d trains refused, counted %d, want 2", refused, a.Counters().TrainsRefused)
+	}
+	sendAndCompare(t, a, rec, pair, sizes)
+	if refused != 2 {
+		t.Error("the socket asks again at once")
+	}
+	for range gsoPauseBatches {
+		sendAndCompare(t, a, rec, pair, []int{64})
+	}
+	sendAndCompare(t, a, rec, pair, []int{64, 64})
+	if refused != 3 {
+		t.Errorf("%d trains refused: the socket never asks again", refused)
+	}
+	if n := a.Counters().SendErrors; n != 0 {
+		t.Errorf("counted %d send errors", n)
+	}
+}
+
+// TestKernelRefuses makes the real kernel refuse: it segments nothing on a
+// socket without checksums.
+func TestKernelRefuses(t *testing.T) {
+	rec := newRecorder()
+	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+	s := a.nattSocket(false)
+	if !s.offload {
+		t.Skip("SKIPPED, NOT TESTED: this kernel has no UDP_SEGMENT")
+	}
+	if err := s.raw.Control(func(fd uintptr) {
+		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
+			t.Fatal(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sendAndCompare(t, a, rec, pairTo(a, b, NATT, loopback4, loopback4), []int{300, 300, 300, 100, 700, 700})
+	if n := a.Counters().TrainsRefused; n != 2 {
+		t.Errorf("counted %d refused trains, want 2", n)
+	}
+}
+
+// TestSmallMTU sends packets larger than the device takes, in a network
+// namespace of its own: neither a train nor a single one is refused for it.
+func TestSmallMTU(t *testing.T) {
+	requireRoot(t, "an interface with a small MTU")
+	inNamespace(t, func() {
+		setLoopback(t, 1280)
+		families := []netip.Addr{loopback4, loopback6}
+		for _, addr := range families {
+			rec := newRecorder()
+			a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+			pair := pairTo(a, b, NATT, addr, addr)
+			sendAndCompare(t, a, rec, pair, []int{2000, 2000, 2000, 500, 500, 500})
+			if err := a.SendIKE(pair, ikeMessage(1, 5000)); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-rec.ike; len(got.data) != 5000 {
+				t.Errorf("%s: got %d octets of IKE", addr, len(got.data))
+			}
+			if n := a.Counters().SendErrors; n != 0 {
+				t.Errorf("%s: counted %d send errors", addr, n)
+			}
+		}
+	})
+}
+
+// inNamespace runs f in a new network namespace, which ends with its last
+// socket: the thread is thrown away, it has no name to remove.
+func inNamespace(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("make a network namespace: %v", err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+func setLoopback(t *testing.T, mtu int) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetMTU(lo, mtu)
+	}
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		t.Errorf("set up lo: %v", err)
+		runtime.Goexit()
+	}
+}
+
+// TestRefusedBatch checks that an error about the pair ends a batch and one
+// about a packet does not.
+func TestRefusedBatch(t *testing.T) {
+	rec := newRecorder()
+	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+	s := a.nattSocket(false)
+	pair := pairTo(a, b, NATT, loopback4, loopback4)
+	pkts := [][]byte{espPacket(64, 0), make([]byte, 66000), espPacket(80, 2)}
+	if err := a.SendESP(pair, true, pkts); err == nil {
+		t.Error("no error for a packet that is too large")
+	}
+	for _, want := range [][]byte{pkts[0], pkts[2]} {
+		if got := <-rec.esp; !bytes.Equal(got.data, want) {
+			t.Errorf("got %d octets, want %d", len(got.data), len(want))
+		}
+	}
+	if n := a.Counters().SendErrors; n != 1 {
+		t.Errorf("counted %d send errors, want 1", n)
+	}
+
+	calls := 0
+	s.sendmmsg = func(uintptr, []mmsghdr) (int, unix.Errno) { calls++; return 0, unix.ENETUNREACH }
+	if err := a.SendESP(pair, true, mixedPackets(300)); err == nil {
+		t.Error("no error for an unreachable network")
+	}
+	if n := a.Counters().SendErrors; calls != 1 || n != 301 {
+		t.Errorf("%d calls, %d send errors; want 1 and 301", calls, n)
+	}
+
+	calls = 0
+	s.sendmmsg = func(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+		if calls++; calls == 1 {
+			return 0, unix.ECONNREFUSED // an ICMP error about something earlier
+		}
+		return sendmmsg(fd, msgs)
+	}
+	sendAndCompare(t, a, rec, pair, []int{100})
+}
+
+func mixedPackets(n int) [][]byte {
+	pkts := make([][]byte, n)
+	for i, size := range mixedSizes(n) {
+		pkts[i] = espPacket(size, i)
+	}
+	return pkts
+}
+
+// TestFullBuffer lets the kernel say that there is no room; the call waits and
+// everything arrives.
+func TestFullBuffer(t *testing.T) {
+	rec := newRecorder()
+	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+	s := a.nattSocket(false)
+	calls := 0
+	s.sendmmsg = func(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+		if calls++; calls%2 == 1 {
+			return 0, unix.EAGAIN
+		}
+		return sendmmsg(fd, msgs[:1])
+	}
+	sendAndCompare(t, a, rec, pairTo(a, b, NATT, loopback4, loopback4), mixedSizes(20))
+}
+
+// TestSendAllocates nothing once the pool is warm.
+func TestSendAllocates(t *testing.T) {
+	h := handlerFunc(func([]ESPPacket) {})
+	a, b := listen(t, Config{}, h), listen(t, Config{}, h)
+	pair := pairTo(a, b, NATT, loopback4, loopback4)
+	pkts := trainOf(32, 1000)
+	n := testing.AllocsPerRun(200, func() {
+		if err := a.SendESP(pair, true, pkts); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n >= 1 && !raceEnabled {
+		t.Errorf("%v allocations per batch of 32, sent and received; want none", n)
+	}
+}
