@@ -1,6 +1,9 @@
 package message
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // SyntaxError says that a message breaks the rules of RFC 7296 §3. The answer to
 // a request, if there is one, is INVALID_SYNTAX.
@@ -44,15 +47,14 @@ func (e *VersionError) Error() string {
 // ErrorNotify returns the notify that answers a request which could not be parsed
 // with this error, and false when there is none.
 func ErrorNotify(err error) (*Notify, bool) {
-	switch err := err.(type) {
-	case *SyntaxError:
+	if _, ok := errors.AsType[*SyntaxError](err); ok {
 		return &Notify{Kind: InvalidSyntax}, true
-	case *CriticalPayloadError:
-		return &Notify{Kind: UnsupportedCriticalPayload, Data: []byte{byte(err.Type)}}, true
-	case *VersionError:
-		if err.Major > 2 {
-			return &Notify{Kind: InvalidMajorVersion}, true
-		}
+	}
+	if e, ok := errors.AsType[*CriticalPayloadError](err); ok {
+		return &Notify{Kind: UnsupportedCriticalPayload, Data: []byte{byte(e.Type)}}, true
+	}
+	if e, ok := errors.AsType[*VersionError](err); ok && e.Major > 2 {
+		return &Notify{Kind: InvalidMajorVersion}, true
 	}
 	return nil, false
 }
