@@ -9,7 +9,28 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
 )
+
+// VerifyPeer checks all that a peer showed to prove itself with a signature: the
+// certificates in its CERT payloads for the identity it claims (see VerifyChain),
+// and the AUTH payload with the key of its certificate (see VerifySignature). It
+// returns that certificate. This is the work of public keys, and takes a while.
+func (r *Remote) VerifyPeer(now time.Time, id Identity, a *message.Auth, payloads []*message.Cert, octets []byte) (*x509.Certificate, error) {
+	certs, crls, err := ParseCertPayloads(payloads)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := r.VerifyChain(now, id, certs, crls)
+	if err != nil {
+		return nil, err
+	}
+	if err := VerifySignature(a, leaf.PublicKey, octets); err != nil {
+		return nil, fmt.Errorf("%s: %w", id, err)
+	}
+	return leaf, nil
+}
 
 // VerifyChain decides whether the certificates that a peer sent, its own first,
 // prove the identity that it claims. It looks at the identity (r.ID), the chain to

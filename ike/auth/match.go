@@ -20,21 +20,25 @@ func MatchCertificate(c *x509.Certificate, id Identity) error {
 	if err := id.Valid(); err != nil {
 		return err
 	}
-	var ok bool
-	switch id.Kind {
-	case message.IDFQDN:
-		ok = !strings.Contains(string(id.Data), "*") && containsFold(c.DNSNames, string(id.Data))
-	case message.IDRFC822:
-		ok = containsFold(c.EmailAddresses, string(id.Data))
-	case message.IDIPv4, message.IDIPv6:
-		ok = slices.ContainsFunc(c.IPAddresses, func(ip net.IP) bool { return bytes.Equal(ip, id.Data) })
-	case message.IDDERDN:
-		ok = id.Equal(Identity{message.IDDERDN, c.RawSubject})
-	}
-	if !ok {
+	if !isFor(c, id) {
 		return fmt.Errorf("%w: certificate is for %s, not for %s", ErrIdentityMismatch, namesIn(c), id)
 	}
 	return nil
+}
+
+// isFor is MatchCertificate for a valid identity.
+func isFor(c *x509.Certificate, id Identity) bool {
+	switch id.Kind {
+	case message.IDFQDN:
+		return !strings.Contains(string(id.Data), "*") && containsFold(c.DNSNames, string(id.Data))
+	case message.IDRFC822:
+		return containsFold(c.EmailAddresses, string(id.Data))
+	case message.IDIPv4, message.IDIPv6:
+		return slices.ContainsFunc(c.IPAddresses, func(ip net.IP) bool { return bytes.Equal(ip, id.Data) })
+	case message.IDDERDN:
+		return id.Equal(Identity{message.IDDERDN, c.RawSubject})
+	}
+	return false
 }
 
 // Identities lists the identities that a certificate proves, the ones of most use
@@ -55,7 +59,7 @@ func Identities(c *x509.Certificate) []Identity {
 		ids = append(ids, Identity{kind, ip})
 	}
 	ids = append(ids, Identity{message.IDDERDN, c.RawSubject})
-	return slices.DeleteFunc(ids, func(id Identity) bool { return MatchCertificate(c, id) != nil })
+	return slices.DeleteFunc(ids, func(id Identity) bool { return id.Valid() != nil || !isFor(c, id) })
 }
 
 // Prepare completes l from its certificate and checks it. Without an identity it
