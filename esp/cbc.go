@@ -49,7 +49,7 @@ type settableMode interface {
 }
 
 func newCBC(sa *SA, layout Layout, rand io.Reader) (*cbc, error) {
-	block, err := aes.NewCipher(sa.EncrKey)
+	block, err := suite.NewCBCBlock(sa.Encr, sa.EncrKey)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %v: %w", sa.Encr, err)
 	}

@@ -73,11 +73,14 @@ type Child struct {
 
 // Path is where a host's ESP packets go: the address pair, and whether ESP is
 // carried in UDP (RFC 3948) or as IP protocol 50. Keepalive is the interval of
-// NAT keepalives sent while nothing else is, zero for none (RFC 3948 §4).
+// NAT keepalives sent while nothing else is, zero for none (RFC 3948 §4). MTU is
+// the largest outer packet the path is known to carry, IP header included; zero
+// means that nobody has found out.
 type Path struct {
 	Pair      locator.Pair
 	UDP       bool
 	Keepalive time.Duration
+	MTU       int
 }
 
 // Stats are the counters of a Child SA.

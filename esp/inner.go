@@ -61,6 +61,13 @@ func (p *Inner) Src() netip.Addr { return p.src.addr(p.V6) }
 // Dst returns the destination address.
 func (p *Inner) Dst() netip.Addr { return p.dst.addr(p.V6) }
 
+// SameFlow reports whether two packets look alike to every selector, so that they
+// belong to the same Child SA.
+func (p *Inner) SameFlow(q *Inner) bool {
+	return p.src == q.src && p.dst == q.dst && p.SrcPort == q.SrcPort && p.DstPort == q.DstPort &&
+		p.Protocol == q.Protocol && p.V6 == q.V6 && p.ProtoKnown == q.ProtoKnown && p.PortsKnown == q.PortsKnown
+}
+
 // NextHeader is the ESP next header for the packet (RFC 4303 §2.6).
 func (p *Inner) NextHeader() uint8 {
 	if p.V6 {

@@ -1,0 +1,100 @@
+// Package tun is the userspace data path: ESP sealed and opened in this process,
+// between a TUN device and the UDP sockets of the transport.
+//
+// Every packet runs to completion in the goroutine that received it: the one that
+// reads the TUN device seals and sends, the ones that read sockets open and write
+// to the TUN device. Nothing is queued between goroutines, no lock is taken per
+// packet, and nothing is allocated per packet.
+//
+// What it does about packet sizes: TCP connections learn the inner MTU from the
+// MSS option of their SYN segments, which is lowered in both directions. A packet
+// that may not be fragmented and does not fit the path is answered with an ICMP
+// "too big". An IPv4 packet that may be fragmented is sealed whole and the outer
+// packet is fragmented by the sending host: cutting the inner packet would make
+// fragments without ports, which a Child SA with ports in its selectors must
+// refuse (RFC 4301 §7), so both ends would have to agree on it.
+//
+// The ECN field of outer headers is neither set nor read (RFC 6040 compatibility
+// mode): the sockets do not carry it yet.
+package tun
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// DefaultMTU fits a path of 1500 octets with any algorithm, also when the outer
+// packet is IPv6 in UDP, and leaves some for a tunnel or PPPoE underneath.
+const DefaultMTU = 1380
+
+// Sender sends what the data path has sealed. Calls come from the goroutine that
+// reads the TUN device and from the one for keepalives; the packets may be reused
+// after a call returns.
+type Sender interface {
+	// SendESP sends packets, SPI to ICV, over one pair, in UDP or as protocol 50.
+	SendESP(pair locator.Pair, udp bool, pkts [][]byte) error
+	// SendKeepalive sends a NAT keepalive (RFC 3948 §2.3).
+	SendKeepalive(pair locator.Pair) error
+}
+
+// Config says what a data path is made of.
+type Config struct {
+	// Device is the TUN device; the data path owns it from New on, also when New
+	// fails. Without one a device is created with Name, which may hold a pattern
+	// such as "vpn%d", and MTU, zero for DefaultMTU. It has no address and is down.
+	Device tun.Device
+	Name   string
+	MTU    int
+	// Send may be left out when it is set with SetSender.
+	Send Sender
+	// Events receives what the data path notices. It must not block, and must not
+	// call Close; the other methods are fine.
+	Events func(esp.Event)
+	// Now, Rand and Log default to the clock, crypto/rand and silence.
+	Now  func() time.Time
+	Rand io.Reader
+	Log  *slog.Logger
+}
+
+func (c *Config) complete() error {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Events == nil {
+		c.Events = func(esp.Event) {}
+	}
+	if c.Device != nil {
+		return nil
+	}
+	return c.createDevice()
+}
+
+func (c *Config) createDevice() error {
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.Name == "" {
+		return errors.New("a TUN device needs a name, such as \"vpn%d\"")
+	}
+	dev, err := tun.CreateTUN(c.Name, c.MTU)
+	if err != nil {
+		return fmt.Errorf("create TUN device %q: %w (it takes CAP_NET_ADMIN and /dev/net/tun)", c.Name, err)
+	}
+	c.Device = dev
+	return nil
+}

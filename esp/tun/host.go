@@ -1,0 +1,116 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
+)
+
+// host is a peer. All of its Child SAs point here, so moving it is one store.
+type host struct {
+	id      esp.HostID
+	path    atomic.Pointer[esp.Path] // what it points to is never changed
+	lastOut atomic.Int64             // stamp of the last packet or keepalive sent
+	// reported is the stamp of the last SourceChanged event.
+	reported atomic.Int64
+
+	children map[esp.ChildID]*child // guarded by DataPath.mu, as is former
+	former   esp.Stats              // of Child SAs that are gone
+}
+
+// move makes path the current one. The time until the first keepalive counts from
+// the move: whoever moves a host has just talked over the new path.
+func (h *host) move(path esp.Path, stamp int64) {
+	h.lastOut.Store(stamp)
+	h.path.Store(&path)
+}
+
+func checkPath(p esp.Path) error {
+	if !p.Pair.Remote.IsValid() {
+		return errors.New("path has no remote address")
+	}
+	if p.UDP && p.Pair.Remote.Port() == 0 {
+		return fmt.Errorf("path to %s in UDP has no port", p.Pair.Remote.Addr())
+	}
+	if p.Keepalive < 0 || p.MTU < 0 {
+		return errors.New("path has a negative keepalive or MTU")
+	}
+	return nil
+}
+
+// sameSource reports whether a packet came from where the path leads to.
+func sameSource(p *esp.Path, pkt *transport.ESPPacket) bool {
+	remote, source := p.Pair.Remote, pkt.Pair.Remote
+	if p.UDP != pkt.UDP || remote.Addr().Unmap() != source.Addr().Unmap() {
+		return false
+	}
+	return !p.UDP || remote.Port() == source.Port()
+}
+
+// child is a Child SA pair.
+type child struct {
+	id        esp.ChildID
+	host      *host
+	sealer    *esp.Sealer
+	opener    *esp.Opener
+	selectors *esp.Selectors
+	remote    []esp.Selector // keys of its entries in the SPD
+	active    bool           // guarded by DataPath.mu
+
+	seen             atomic.Bool // a valid packet has arrived
+	lastIn, lastOut  atomic.Int64
+	selectorMismatch atomic.Uint64
+}
+
+func newChild(desc *esp.Child, rand io.Reader) (*child, error) {
+	selectors, err := esp.NewSelectors(desc.Local, desc.Remote)
+	if err != nil {
+		return nil, err
+	}
+	opener, err := esp.NewOpener(&desc.In, desc.Lifetime, desc.ReplayWindow)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := esp.NewSealer(&desc.Out, desc.Lifetime, rand)
+	if err != nil {
+		opener.Close()
+		return nil, err
+	}
+	return &child{
+		id: desc.ID, sealer: sealer, opener: opener, selectors: selectors,
+		remote: append([]esp.Selector(nil), desc.Remote...),
+	}, nil
+}
+
+func (c *child) close() {
+	c.sealer.Close()
+	c.opener.Close()
+}
+
+// innerMTU is what a packet of the Child SA may measure on a path: no more than
+// the device's MTU, and what is left of the path's, taken as 1500 while unknown.
+func (c *child) innerMTU(p *esp.Path, deviceMTU int) int {
+	mtu := p.MTU
+	if mtu == 0 {
+		mtu = esp.DefaultPathMTU
+	}
+	return min(deviceMTU, c.sealer.Layout().InnerMTU(mtu, p.Pair.Remote.Addr().Unmap().Is6(), p.UDP))
+}
+
+func (d *DataPath) stats(c *child) esp.Stats {
+	in := c.opener.Stats()
+	packets, octets := c.sealer.Used()
+	return esp.Stats{
+		InPackets: in.Packets, InBytes: in.Octets, OutPackets: packets, OutBytes: octets,
+		Replayed: in.Replayed, AuthFailed: in.AuthFailed, SelectorMismatch: c.selectorMismatch.Load(),
+		LastIn: d.instant(c.lastIn.Load()), LastOut: d.instant(c.lastOut.Load()),
+	}
+}
+
+// sourceReportInterval limits SourceChanged events of one host.
+const sourceReportInterval = time.Second
