@@ -35,6 +35,9 @@ type Policy struct {
 	// assigns addresses, leave it nil: it is the assigned address.
 	RemoteSelectors []esp.Selector
 
+	// AssignAddresses refuses clients that do not ask for an inner address
+	// (FAILED_CP_REQUIRED).
+	AssignAddresses bool
 	// RequestIPv4 and RequestIPv6 ask the gateway for inner addresses and DNS.
 	RequestIPv4, RequestIPv6 bool
 

@@ -1,0 +1,137 @@
+package ike
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+)
+
+// natState is what NAT detection found (RFC 7296 §2.23). A peer that wants ESP in
+// UDP on every path looks as if it were behind a NAT; so do we.
+type natState struct {
+	supported bool // the peer took part in NAT detection
+	local     bool // our address is translated on the way
+	peer      bool // the peer's address is, or it says so
+}
+
+// natTask is NAT detection in IKE_SA_INIT (RFC 7296 §2.23).
+type natTask struct{}
+
+func (natTask) Request(x *Exchange) error {
+	if x.Type == message.IKESAInit {
+		x.addNATDetection()
+	}
+	return nil
+}
+
+func (natTask) HandleRequest(x *Exchange) error {
+	if x.Type == message.IKESAInit {
+		x.detectNAT()
+	}
+	return nil
+}
+
+func (natTask) Respond(x *Exchange) error {
+	if x.Type == message.IKESAInit && x.Session.nat.supported {
+		x.addNATDetection()
+	}
+	return nil
+}
+
+func (natTask) HandleResponse(x *Exchange) error {
+	if x.Type == message.IKESAInit {
+		x.detectNAT()
+	}
+	return nil
+}
+
+// addNATDetection adds both hashes. Unless native ESP is wanted, the source hash
+// is random: the peer then sees a NAT and sends ESP in UDP.
+func (x *Exchange) addNATDetection() {
+	s := x.Session
+	source := natHash(s.sa.spii, s.sa.spir, x.Pair.Local)
+	if !s.policy.NativeESP {
+		source = s.engine.random(sha1.Size)
+	}
+	x.Add(
+		&message.Notify{Kind: message.NATDetectionSourceIP, Data: source},
+		&message.Notify{Kind: message.NATDetectionDestinationIP, Data: natHash(s.sa.spii, s.sa.spir, x.Pair.Remote)},
+	)
+}
+
+// detectNAT compares the peer's hashes with the addresses its message came on. The
+// peer may send several source hashes, one of which has to fit.
+func (x *Exchange) detectNAT() {
+	s := x.Session
+	spir := s.sa.spir
+	if x.Type == message.IKESAInit && s.role == Responder {
+		spir = 0 // the request was made before we chose ours
+	}
+	source := natHash(s.sa.spii, spir, x.Pair.Remote)
+	destination := natHash(s.sa.spii, spir, x.Pair.Local)
+	var sources, destinations int
+	peer, local := true, true
+	for _, p := range x.In {
+		n, ok := p.(*message.Notify)
+		if !ok {
+			continue
+		}
+		switch n.Kind {
+		case message.NATDetectionSourceIP:
+			sources++
+			peer = peer && !bytes.Equal(n.Data, source)
+		case message.NATDetectionDestinationIP:
+			destinations++
+			local = local && !bytes.Equal(n.Data, destination)
+		}
+	}
+	s.nat = natState{supported: sources > 0 && destinations > 0}
+	if s.nat.supported {
+		s.nat.local, s.nat.peer = local, peer
+	}
+}
+
+// natHash is SHA-1(SPIi | SPIr | address | port). SHA-1 is what the RFC fixes; it
+// protects nothing here.
+func natHash(spii, spir message.SPI, a netip.AddrPort) []byte {
+	var b []byte
+	b = binary.BigEndian.AppendUint64(b, uint64(spii))
+	b = binary.BigEndian.AppendUint64(b, uint64(spir))
+	b = append(b, a.Addr().Unmap().AsSlice()...)
+	b = binary.BigEndian.AppendUint16(b, a.Port())
+	sum := sha1.Sum(b)
+	return sum[:]
+}
+
+// espPath is the session's path as the data path needs it: in UDP when a NAT is in
+// the way or native ESP is not wanted, with keepalives when the NAT is ours to
+// keep open.
+func (s *Session) espPath() esp.Path {
+	p := esp.Path{Pair: s.path.Pair}
+	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || !s.policy.NativeESP)
+	if s.nat.local {
+		p.Keepalive = s.policy.KeepaliveInterval
+		if p.Keepalive == 0 {
+			p.Keepalive = DefaultKeepalive
+		}
+	}
+	return p
+}
+
+// switchToNATT moves IKE to port 4500, where ESP in UDP goes too (RFC 7296 §2.23).
+// Even without a NAT it is the better port: one may appear later.
+func (s *Session) switchToNATT() {
+	if !s.nat.supported {
+		return
+	}
+	e := s.engine
+	p := s.path
+	p.Pair.Local = netip.AddrPortFrom(p.Pair.Local.Addr(), e.cfg.NATTPort)
+	p.Pair.Remote = netip.AddrPortFrom(p.Pair.Remote.Addr(), e.cfg.RemoteNATTPort)
+	s.path = p
+	s.path = s.espPath()
+}

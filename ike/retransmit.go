@@ -1,0 +1,94 @@
+package ike
+
+import (
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// Retransmission (RFC 7296 §2.1, §2.4): exponential back-off with jitter, until an
+// overall time is over. The times are ours; the RFC leaves them open.
+const (
+	firstRetransmit = 500 * time.Millisecond
+	backoff         = 1.7
+	maxRetransmit   = 10 * time.Second
+	sendJitter      = 0.1 // of each interval, in either direction
+)
+
+// inFlight is a request that waits for its response.
+type inFlight struct {
+	id       uint32
+	packets  [][]byte
+	sent     int
+	interval time.Duration
+	nextAt   time.Time
+	giveUpAt time.Time
+}
+
+// launch sends a request for the first time.
+func (sa *ikeSA) launch(now time.Time, packets [][]byte) {
+	s := sa.session
+	timeout := s.peerTimeout()
+	if s.state == Connecting {
+		timeout = s.connectTimeout()
+	}
+	if _, ok := sa.current.(*deleteIKE); ok {
+		timeout = min(timeout, retiredLife)
+	}
+	sa.out = &inFlight{id: sa.nextID, packets: packets, interval: firstRetransmit, giveUpAt: now.Add(timeout)}
+	sa.send(now)
+}
+
+// send transmits the request in flight over the session's present pair.
+func (sa *ikeSA) send(now time.Time) {
+	sa.sendOver(sa.session.path.Pair)
+	o := sa.out
+	o.sent++
+	spread := 1 + sendJitter*(2*sa.session.engine.randomFraction()-1)
+	o.nextAt = now.Add(time.Duration(float64(o.interval) * spread))
+	if o.nextAt.After(o.giveUpAt) {
+		o.nextAt = o.giveUpAt
+	}
+	o.interval = min(time.Duration(float64(o.interval)*backoff), maxRetransmit)
+}
+
+// sendOver transmits the request in flight over a pair, without counting it.
+func (sa *ikeSA) sendOver(pair locator.Pair) {
+	s := sa.session
+	for _, p := range sa.out.packets {
+		s.Act(Send{Session: s.id, Pair: pair, Data: p})
+	}
+}
+
+func (sa *ikeSA) deadline() time.Time {
+	var at time.Time
+	if sa.out != nil {
+		at = sa.out.nextAt
+	}
+	at = earlier(at, sa.lingerBy)
+	if sa.current == nil && len(sa.queue) > 0 {
+		at = earlier(at, sa.retryAt)
+	}
+	return at
+}
+
+func (sa *ikeSA) tick(now time.Time) {
+	if !sa.lingerBy.IsZero() && !sa.lingerBy.After(now) {
+		sa.session.dropRetired(sa)
+		return
+	}
+	if !sa.retryAt.IsZero() && !sa.retryAt.After(now) {
+		sa.retryAt = time.Time{}
+		sa.pump(now)
+	}
+	if sa.out == nil || sa.out.nextAt.After(now) {
+		return
+	}
+	if !sa.out.giveUpAt.After(now) {
+		r := sa.current
+		sa.current, sa.out = nil, nil
+		r.unanswered(now, sa)
+		return
+	}
+	sa.send(now)
+}

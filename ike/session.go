@@ -1,0 +1,353 @@
+package ike
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+	"github.com/wayfarer-vpn/wayfarer/suite"
+)
+
+// closeTimeout is how long a Delete is repeated before a session is dropped.
+const closeTimeout = 2 * time.Second
+
+// Session is one peer, authenticated once, through any number of rekeyings. Only
+// the goroutine of its engine touches it.
+type Session struct {
+	engine *Engine
+	id     SessionID
+	policy *Policy
+	role   Role
+	state  State
+
+	// sa is the IKE SA in use. retired holds the ones that were replaced or lost a
+	// collision and wait for their Delete.
+	sa      *ikeSA
+	retired []*ikeSA
+
+	children []*childSA
+	tasks    []Task
+
+	path     esp.Path
+	nat      natState
+	peer     auth.Identity
+	peerAuth message.AuthMethod
+	config   Configuration
+	hosted   bool // the data path knows the host
+
+	started, up  time.Time
+	rekeyAt      time.Time // of the IKE SA
+	connectBy    time.Time // until when the session must be up
+	closeBy      time.Time // until when a closing session may last
+	childlessBy  time.Time // until when a session without Child SA may last
+	lastIn       time.Time // last authenticated IKE message
+	livenessFrom time.Time // silence counts from here at the latest
+	closeReason  reason.Code
+	closeNotify  message.NotifyType
+	closeDetail  string
+	lingerBy     time.Time // until when a session that is over repeats its last answer
+
+	// awaiting is the rest of IKE_AUTH while an AuthorizeRequest is out.
+	awaiting       func(time.Time, Grant)
+	localSelectors []esp.Selector // granted, nil: the policy's
+	addressRefused bool
+
+	dueAt     time.Time
+	heapIndex int
+}
+
+func (e *Engine) newSession(now time.Time, p *Policy, role Role, pair locator.Pair) *Session {
+	s := &Session{
+		engine:    e,
+		id:        e.cfg.NewSessionID(),
+		policy:    p,
+		role:      role,
+		state:     Connecting,
+		started:   now,
+		path:      esp.Path{Pair: pair},
+		heapIndex: -1,
+	}
+	s.tasks = []Task{&natTask{}, &fragmentationTask{}, &configurationTask{}}
+	for _, x := range p.Extensions {
+		s.tasks = append(s.tasks, x.Begin(s))
+	}
+	e.sessions[s.id] = s
+	return s
+}
+
+// ID returns the session's name.
+func (s *Session) ID() SessionID { return s.id }
+
+// Role says who began the session.
+func (s *Session) Role() Role { return s.role }
+
+// Policy returns what the session was negotiated by; read only.
+func (s *Session) Policy() *Policy { return s.policy }
+
+// Path returns where the session's IKE messages and ESP packets go.
+func (s *Session) Path() esp.Path { return s.path }
+
+// Act hands an action to whoever drives the engine.
+func (s *Session) Act(a Action) { s.engine.act(a) }
+
+// deadline says when tick has something to do, zero for never.
+func (s *Session) deadline() time.Time {
+	if s.state == Gone {
+		return s.lingerBy
+	}
+	at := earlier(s.connectBy, s.closeBy)
+	at = earlier(at, s.childlessBy)
+	if s.sa != nil {
+		at = earlier(at, s.sa.deadline())
+	}
+	for _, sa := range s.retired {
+		at = earlier(at, sa.deadline())
+	}
+	if s.state == Up {
+		at = earlier(at, s.rekeyAt)
+		at = earlier(at, s.livenessAt())
+		for _, c := range s.children {
+			at = earlier(at, c.rekeyAt)
+			at = earlier(at, c.expireAt)
+			at = earlier(at, c.removeAt)
+		}
+	}
+	return at
+}
+
+// tick does what has become due.
+func (s *Session) tick(now time.Time) {
+	due := func(at time.Time) bool { return !at.IsZero() && !at.After(now) }
+	switch {
+	case due(s.lingerBy):
+		s.lingerBy = time.Time{}
+		s.sa.drop()
+		return
+	case s.state == Gone:
+		return
+	case due(s.closeBy):
+		s.finishClosing(now)
+		return
+	case due(s.connectBy):
+		s.finish(now, reason.NoAnswer, 0, fmt.Sprintf("not connected after %v", now.Sub(s.started).Round(time.Millisecond)))
+		return
+	case due(s.childlessBy):
+		s.childlessBy = time.Time{}
+		s.close(now, reason.NoChildSA)
+	}
+	for _, sa := range append([]*ikeSA{s.sa}, s.retired...) {
+		if sa != nil && s.state != Gone {
+			sa.tick(now)
+		}
+	}
+	if s.state != Up {
+		return
+	}
+	if due(s.rekeyAt) {
+		s.startRekeyIKE(now)
+	}
+	for _, c := range append([]*childSA(nil), s.children...) {
+		switch {
+		case due(c.removeAt):
+			s.removeNow(c)
+		case due(c.expireAt):
+			s.startDeleteChild(now, c, reason.LifetimeExpired)
+		case due(c.rekeyAt):
+			s.startRekeyChild(now, c)
+		}
+	}
+	if due(s.livenessAt()) {
+		s.checkLiveness(now)
+	}
+}
+
+// authenticated is called when both sides have proved who they are.
+func (s *Session) authenticated(now time.Time) {
+	s.state = Up
+	s.up = now
+	s.connectBy = time.Time{}
+	s.livenessFrom = now
+	s.engine.nUp++
+	s.sa.forgetInit()
+	s.rekeyAt = s.jittered(now, s.policy.RekeyIKE)
+}
+
+// jittered returns now plus the interval, less a random part of it (RFC 7296
+// §2.8); zero for a zero interval.
+func (s *Session) jittered(now time.Time, interval time.Duration) time.Time {
+	if interval <= 0 {
+		return time.Time{}
+	}
+	early := time.Duration(s.policy.Jitter * s.engine.randomFraction() * float64(interval))
+	return now.Add(interval - early)
+}
+
+// announce tells that the session is up.
+func (s *Session) announce() { s.Act(Established{Session: s.id, Info: s.info()}) }
+
+// close starts an orderly end. A session that is not up has nothing to delete and
+// ends at once.
+func (s *Session) close(now time.Time, why reason.Code) {
+	switch s.state {
+	case Connecting:
+		s.finish(now, why, 0, "")
+	case Up:
+		s.state = Closing
+		s.closeReason = why
+		s.closeBy = now.Add(closeTimeout)
+		s.sa.urgent(now, &deleteIKE{closing: true})
+	}
+}
+
+// finishClosing ends a session that is closing.
+func (s *Session) finishClosing(now time.Time) {
+	s.finish(now, s.closeReason, s.closeNotify, s.closeDetail)
+}
+
+// finish ends the session now; nothing of it is left.
+func (s *Session) finish(now time.Time, why reason.Code, notify message.NotifyType, detail string) {
+	if s.over(why, notify, detail) {
+		s.sa.drop()
+		s.engine.timers.set(s, time.Time{})
+	}
+}
+
+// finishLingering ends the session, but the IKE SA stays a while to repeat its
+// last answer, which may have been lost. Until then it counts as half-open.
+func (s *Session) finishLingering(now time.Time, why reason.Code, notify message.NotifyType, detail string) {
+	if s.over(why, notify, detail) {
+		s.sa.state = saRefused
+		s.lingerBy = now.Add(lingerTime)
+	}
+}
+
+// over takes the session out of use and tells why; false if it was over before.
+func (s *Session) over(why reason.Code, notify message.NotifyType, detail string) bool {
+	if s.state == Gone {
+		return false
+	}
+	if !s.up.IsZero() {
+		s.engine.nUp--
+	}
+	info := s.info()
+	info.State = Gone
+	s.state = Gone
+	e := s.engine
+	for _, c := range s.children {
+		delete(e.children, c.id)
+		c.zero()
+		s.Act(RemoveChild{Session: s.id, Child: c.id})
+	}
+	s.children = nil
+	if s.hosted {
+		s.Act(RemoveHost{Session: s.id})
+	}
+	for _, sa := range s.retired {
+		sa.drop()
+	}
+	s.retired = nil
+	delete(e.sessions, s.id)
+	s.Act(Closed{Session: s.id, Info: info, Reason: why, Notify: notify, Detail: detail})
+	return true
+}
+
+// retire takes an IKE SA out of use; it lives until its Delete is done.
+func (s *Session) retire(sa *ikeSA) { s.retired = append(s.retired, sa) }
+
+// dropRetired forgets a retired IKE SA.
+func (s *Session) dropRetired(sa *ikeSA) {
+	for i, r := range s.retired {
+		if r == sa {
+			s.retired = append(s.retired[:i], s.retired[i+1:]...)
+			break
+		}
+	}
+	sa.drop()
+}
+
+func (s *Session) child(id esp.ChildID) *childSA {
+	for _, c := range s.children {
+		if c.id == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// newExchange is what the tasks see of a message.
+func (s *Session) newExchange(now time.Time, kind message.ExchangeType, pair locator.Pair, in []message.Payload) *Exchange {
+	return &Exchange{Type: kind, Session: s, Now: now, Pair: pair, In: in}
+}
+
+// each runs one of the four methods of every task.
+func (s *Session) each(x *Exchange, step func(Task, *Exchange) error) error {
+	for _, t := range s.tasks {
+		if err := step(t, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// movePath changes where the session's packets go, on both planes.
+func (s *Session) movePath(p esp.Path) {
+	if p == s.path {
+		return
+	}
+	s.path = p
+	if s.hosted {
+		s.Act(MoveHost{Session: s.id, Path: p})
+	}
+}
+
+// info makes a snapshot.
+func (s *Session) info() SessionInfo {
+	i := SessionInfo{
+		ID: s.id, Role: s.role, State: s.state,
+		Local: s.policy.Local.ID, Peer: s.peer, AuthMethod: s.peerAuth,
+		Path: s.path, NATLocal: s.nat.local, NATPeer: s.nat.peer,
+		Config: s.config, Started: s.started, Established: s.up,
+		IKERekeyAt: s.rekeyAt, LastIKEInbound: s.lastIn,
+	}
+	if sa := s.sa; sa != nil {
+		i.SPIi, i.SPIr = sa.spii, sa.spir
+		i.Algorithms = sa.alg
+		i.Fragmentation = sa.fragmentation
+		if sa.out != nil {
+			i.Unanswered = sa.out.sent
+		}
+	}
+	for n, t := range s.tasks[len(s.tasks)-len(s.policy.Extensions):] {
+		if a, ok := t.(interface{ Active() bool }); ok && a.Active() {
+			i.Extensions = append(i.Extensions, s.policy.Extensions[n].Name())
+		}
+	}
+	for _, c := range s.children {
+		if !c.replaced && !c.redundant && !c.deleting {
+			i.Children = append(i.Children, c.info())
+		}
+	}
+	return i
+}
+
+// connectTimeout and peerTimeout are the policy's, or the defaults.
+func (s *Session) connectTimeout() time.Duration {
+	if s.policy.ConnectTimeout > 0 {
+		return s.policy.ConnectTimeout
+	}
+	return DefaultConnectTimeout
+}
+
+func (s *Session) peerTimeout() time.Duration {
+	if s.policy.PeerTimeout > 0 {
+		return s.policy.PeerTimeout
+	}
+	return DefaultPeerTimeout
+}
+
+// prf returns the session's pseudo-random function.
+func (sa *ikeSA) prf() suite.PRF { return sa.keys.prf }
