@@ -1,0 +1,112 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// tableName is the netfilter table that is ours.
+const tableName = "wayfarer_client"
+
+// ErrUnsupported is returned by Set when the kernel has no nf_tables. The rules of
+// package route are in force nevertheless.
+var ErrUnsupported = errors.New("this kernel has no nf_tables")
+
+// priority of the chain: before source NAT (100), which would hide inner addresses.
+const priority = nftables.ChainPriority(-1)
+
+// Set drops packets from the addresses on every interface but the named one and
+// loopback. It replaces what was set before, in one transaction, and may be called
+// any number of times.
+func Set(iface string, addrs []netip.Addr) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open the netfilter socket: %w", err)
+	}
+	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	// Deleting needs a table that is there: made if missing, then made anew.
+	c.AddTable(table)
+	c.DelTable(table)
+	c.AddTable(table)
+	at := priority
+	chain := c.AddChain(&nftables.Chain{
+		Name: "postrouting", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPostrouting, Priority: &at,
+	})
+	for _, name := range []string{"lo", iface} {
+		if name != "" {
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: leavesBy(name)})
+		}
+	}
+	for _, a := range addrs {
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: comesFrom(a)})
+	}
+	if err := c.Flush(); err != nil {
+		return explain("guard the inner addresses with netfilter", err)
+	}
+	return nil
+}
+
+// Remove takes the table away, whoever set it up.
+func Remove() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open the netfilter socket: %w", err)
+	}
+	c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
+	err = c.Flush()
+	if err == nil || errors.Is(err, unix.ENOENT) || unsupported(err) {
+		return nil
+	}
+	return explain("remove the netfilter guard", err)
+}
+
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL)
+}
+
+func explain(what string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: %w (it needs root or CAP_NET_ADMIN)", what, err)
+	case unsupported(err):
+		return fmt.Errorf("%s: %w: %w", what, ErrUnsupported, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// leavesBy accepts what leaves by an interface. It goes by name, since the index
+// changes when the tunnel is made anew.
+func leavesBy(name string) []expr.Any {
+	wanted := make([]byte, unix.IFNAMSIZ)
+	copy(wanted, name)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: wanted},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+}
+
+// comesFrom drops what has this source address.
+func comesFrom(a netip.Addr) []expr.Any {
+	// Offsets of the source address in the two IP headers (RFC 791 §3.1, RFC 8200 §3).
+	proto, offset := byte(unix.NFPROTO_IPV4), uint32(12)
+	if a.Is6() {
+		proto, offset = unix.NFPROTO_IPV6, 8
+	}
+	b := a.AsSlice()
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(b))},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
