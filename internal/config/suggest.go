@@ -3,9 +3,12 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/spelling"
 )
 
 // unknown notes a key that nothing reads, with the key that was probably meant.
@@ -35,7 +38,7 @@ func (d *decoder) unknown(path, name string, value any, within reflect.Type) {
 // suggestion returns " (did you mean …?)", or nothing when no key comes near.
 func (d *decoder) suggestion(path, name string, value any, within reflect.Type) string {
 	fields := fieldsOf(within)
-	if near, ok := nearest(name, fields); ok {
+	if near, ok := spelling.Nearest(name, slices.Collect(maps.Keys(fields))); ok {
 		if isTable(value) {
 			return fmt.Sprintf(" (did you mean [%s]?)", joinKey(path, near))
 		}
@@ -51,52 +54,6 @@ func (d *decoder) suggestion(path, name string, value any, within reflect.Type) 
 		}
 	}
 	return ""
-}
-
-// nearest returns the known key that differs least from name.
-func nearest(name string, fields map[string][]int) (string, bool) {
-	const longest = 64 // keys beyond this are not typing errors
-	if len(name) > longest {
-		return "", false
-	}
-	best, least := "", len(name)
-	for known := range fields {
-		distance := editDistance(fold(name), fold(known))
-		if distance < least || distance == least && known < best {
-			best, least = known, distance
-		}
-	}
-	return best, best != "" && least <= max(1, min(len(name), len(best))/3)
-}
-
-// fold makes spellings equal that people mix up.
-func fold(s string) string {
-	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s))
-}
-
-// editDistance counts the insertions, deletions, replacements and swaps of
-// neighbours that turn a into b (optimal string alignment).
-func editDistance(a, b string) int {
-	before, previous := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range previous {
-		previous[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(previous[j]+1, row[j-1]+1, previous[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, previous = previous, row
-	}
-	return previous[len(b)]
 }
 
 // tablesWith lists the tables of a configuration type that know a key, sorted.
