@@ -150,7 +150,7 @@ func (sa *ikeSA) verifyPeer(now time.Time, id auth.Identity, a *message.Auth, oc
 	}
 	payloads := message.All[*message.Cert](in)
 	runWork(s, func() result {
-		cert, err := verifySignature(now, remote, id, a, payloads, octets)
+		cert, err := remote.VerifyPeer(now, id, a, payloads, octets)
 		return result{cert, err}
 	}, func(now time.Time, v result) { then(now, v.cert, v.err) })
 }
@@ -178,6 +178,7 @@ func (r *authRequest) established(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	s.authenticated(now)
+	defer sa.forgetInit()
 	if r.child == nil {
 		s.announce()
 		sa.pump(now)
@@ -213,20 +214,3 @@ func (*authFailedNotice) response(now time.Time, sa *ikeSA, _ *Exchange) {
 	sa.session.finishClosing(now)
 }
 func (*authFailedNotice) unanswered(now time.Time, sa *ikeSA) { sa.session.finishClosing(now) }
-
-// verifySignature checks a peer's certificate chain, that it stands for the
-// identity, and the signature made with it.
-func verifySignature(now time.Time, r *auth.Remote, id auth.Identity, a *message.Auth, payloads []*message.Cert, octets []byte) (*x509.Certificate, error) {
-	if !r.AllowSignature {
-		return nil, fmt.Errorf("method %v: %w", a.Method, auth.ErrMethodRefused)
-	}
-	certs, crls, err := auth.ParseCertPayloads(payloads)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := r.VerifyChain(now, id, certs, crls)
-	if err != nil {
-		return nil, err
-	}
-	return leaf, auth.VerifySignature(a, leaf.PublicKey, octets)
-}

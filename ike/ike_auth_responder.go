@@ -143,6 +143,7 @@ func (a *authAnswer) respond(now time.Time, idr *message.ID, proof *message.Auth
 	}
 	sa.state = saUp
 	s.authenticated(now)
+	sa.forgetInit()
 	switch {
 	case c != nil:
 		s.install(now, c.child, true)

@@ -172,7 +172,6 @@ func (s *Session) authenticated(now time.Time) {
 	s.connectBy = time.Time{}
 	s.livenessFrom = now
 	s.engine.nUp++
-	s.sa.forgetInit()
 	s.rekeyAt = s.jittered(now, s.policy.RekeyIKE)
 }
 
