@@ -99,6 +99,7 @@ func (p *peer) settle() {
 }
 
 func (p *peer) carryOut(a Action) {
+	p.trace(a)
 	switch a := a.(type) {
 	case Send:
 		p.wire.queue = append(p.wire.queue, datagram{p, a.Pair, a.Data})
@@ -146,6 +147,21 @@ func (p *peer) carryOut(a Action) {
 	default:
 		p.t.Fatalf("%s: unknown action %T", p.name, a)
 	}
+}
+
+// trace notes an action, to be printed when a test fails.
+func (p *peer) trace(a Action) {
+	line := fmt.Sprintf("%8v %s: %T", p.wire.now.Sub(testStart).Round(time.Millisecond), p.name, a)
+	switch a := a.(type) {
+	case Send:
+		h, _ := message.ParseHeader(a.Data)
+		line += fmt.Sprintf(" %v id %d response %v SPIi %v", h.Exchange, h.MessageID, h.Response(), h.SPIi)
+	case AddChild:
+		line += fmt.Sprintf(" %d in %x out %x", a.Child.ID, a.Child.In.SPI, a.Child.Out.SPI)
+	case ActivateChild, RemoveChild, Rekeyed, ChildDown:
+		line += fmt.Sprintf(" %+v", a)
+	}
+	p.wire.log = append(p.wire.log, line)
 }
 
 // deliver hands one datagram over.
@@ -375,3 +391,5 @@ func wantClosed(t *testing.T, p *peer, why reason.Code, notify message.NotifyTyp
 		t.Errorf("%s: data path still has %d Child SAs, %d hosts", p.name, len(p.childs), len(p.hosts))
 	}
 }
+
+func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

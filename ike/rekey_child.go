@@ -30,6 +30,12 @@ func (s *Session) startRekeyChild(now time.Time, c *childSA) {
 	if c.ours != nil || c.deleting || c.replaced || c.successor != nil || c.redundant {
 		return
 	}
+	if !c.active {
+		// Made by the peer's rekey, whose response may have been lost: the peer need
+		// not know it yet.
+		c.rekeyAt = now.Add(time.Second)
+		return
+	}
 	c.ours = &rekeyChildRequest{old: c, share: keyShare{method: espMethod(s.policy.ESP)}}
 	s.sa.enqueue(now, c.ours)
 }
@@ -221,13 +227,25 @@ func (s *Session) deleteByPeer(now time.Time, spi uint32) (uint32, bool) {
 		s.activate(next)
 		s.Act(Rekeyed{Session: s.id, OldChild: c.id, NewChild: next.id})
 	}
-	lost := !c.replaced && !c.redundant && !c.deleting
+	lost := !c.replaced && !c.redundant && !c.deleting && !s.withdrawSuccessor(c)
 	c.deleting = true
 	s.remove(now, c)
 	if lost {
 		s.Act(ChildDown{Session: s.id, Child: c.id, Reason: reason.PeerDeleted})
 	}
 	return c.spiIn, answer
+}
+
+// withdrawSuccessor handles that the peer deletes the successor it made in a
+// collision, because it knows already that ours has won.
+func (s *Session) withdrawSuccessor(c *childSA) bool {
+	for _, old := range s.children {
+		if old.successor == c && !old.replaced {
+			old.successor = nil
+			return true
+		}
+	}
+	return false
 }
 
 // checkChildless ends a session that has lost its last Child SA: for a VPN client

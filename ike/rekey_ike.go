@@ -136,6 +136,11 @@ func (r *rekeyIKERequest) succeed(now time.Time, sa, next *ikeSA, n nonces) {
 	rival := sa.rival
 	sa.rival = nil
 	switch {
+	case sa != s.sa:
+		// The peer deleted the old IKE SA before we had this answer: it knows that
+		// its own new one won.
+		s.retire(next)
+		next.retireWithDelete(now)
 	case rival == nil:
 		s.adopt(now, next)
 		sa.retireWithDelete(now)
