@@ -1,0 +1,171 @@
+package dns
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// busConfig lets everybody own everything; the bus is the test's alone.
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><listen>unix:dir=%s</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+</busconfig>`
+
+// privateBus starts a D-Bus daemon of its own and returns a way to connect to it.
+func privateBus(t *testing.T) func() (*dbus.Conn, error) {
+	daemon, err := exec.LookPath("dbus-daemon")
+	if err != nil {
+		t.Skip("SKIPPED: dbus-daemon is not installed (apt-get install dbus); systemd-resolved was not tested")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "bus.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(daemon, "--config-file="+config, "--nofork", "--print-address")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() (*dbus.Conn, error) { return dbus.Connect(strings.TrimSpace(address)) }
+}
+
+// service stands in for systemd-resolved. Its methods have the signatures of
+// org.freedesktop.resolve1(5); a call with other types fails.
+type service struct {
+	mu    sync.Mutex
+	calls []string
+	old   bool // a version without SetLinkDefaultRoute
+}
+
+func (s *service) note(format string, args ...any) *dbus.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, fmt.Sprintf(format, args...))
+	return nil
+}
+
+func (s *service) SetLinkDNS(index int32, servers []struct {
+	Family  int32
+	Address []byte
+}) *dbus.Error {
+	return s.note("dns %d %v", index, servers)
+}
+
+func (s *service) SetLinkDomains(index int32, domains []struct {
+	Domain string
+	Only   bool
+}) *dbus.Error {
+	return s.note("domains %d %v", index, domains)
+}
+
+func (s *service) SetLinkDefaultRoute(index int32, on bool) *dbus.Error {
+	if s.old {
+		return dbus.NewError("org.freedesktop.DBus.Error.UnknownMethod", nil)
+	}
+	return s.note("default %d %v", index, on)
+}
+
+func (s *service) SetLinkLLMNR(index int32, mode string) *dbus.Error {
+	return s.note("llmnr %d %s", index, mode)
+}
+
+func (s *service) SetLinkMulticastDNS(index int32, mode string) *dbus.Error {
+	return s.note("mdns %d %s", index, mode)
+}
+
+func (s *service) RevertLink(index int32) *dbus.Error { return s.note("revert %d", index) }
+func (s *service) FlushCaches() *dbus.Error           { return s.note("flush") }
+
+func TestBus(t *testing.T) {
+	connect := privateBus(t)
+	bus := &Bus{Connect: connect}
+	ctx := context.Background()
+	if bus.Available(ctx) {
+		t.Error("a service that is not there is available")
+	}
+	server, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	s := &service{}
+	if err := server.Export(s, resolvedPath, resolvedName+".Manager"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.RequestName(resolvedName, dbus.NameFlagDoNotQueue); err != nil {
+		t.Fatal(err)
+	}
+	if !bus.Available(ctx) {
+		t.Fatal("the service is not available")
+	}
+	settings := Settings{Interface: "lo", Servers: tunnel, Domains: []string{"corp.example"}}
+	if err := bus.SetLink(ctx, settings); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.RevertLink(ctx, "lo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.RevertLink(ctx, "gone0"); err != nil {
+		t.Errorf("an interface that is gone: %v", err)
+	}
+	want := strings.Join([]string{
+		"domains 1 [{corp.example true}]",
+		"dns 1 [{2 [10 20 0 2]} {10 [253 0 0 32 0 0 0 0 0 0 0 0 0 0 0 2]}]",
+		"default 1 false", "llmnr 1 no", "mdns 1 no", "flush", "revert 1",
+	}, "\n")
+	if got := strings.Join(s.calls, "\n"); got != want {
+		t.Errorf("calls:\n%s\nwant\n%s", got, want)
+	}
+	s.old, s.calls = true, nil
+	if err := bus.SetLink(ctx, settings); err != nil {
+		t.Errorf("an old version: %v", err)
+	}
+	if err := bus.SetLink(ctx, Settings{Interface: "gone0", Servers: tunnel}); err == nil {
+		t.Error("an interface that is not there got servers")
+	}
+}
+
+// TestLookup asks one server after the other, through the dial function.
+func TestLookup(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	r := Lookup([]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, func(_ context.Context, _, address string) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[address] = true
+		return nil, fmt.Errorf("no way to %s", address)
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := r.LookupNetIP(ctx, "ip", "vpn.example.test."); err == nil {
+		t.Error("resolved without a server")
+	}
+	if !asked["192.0.2.1:53"] || !asked["[2001:db8::1]:53"] {
+		t.Errorf("asked: %v", asked)
+	}
+	if _, err := Lookup(nil, nil).LookupNetIP(ctx, "ip", "vpn.example.test."); err == nil {
+		t.Error("resolved without any server")
+	}
+}
