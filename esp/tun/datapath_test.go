@@ -113,7 +113,7 @@ func TestLastActivatedChildWins(t *testing.T) {
 // traffic in both directions: the initiator of the rekey adds and activates, the
 // responder adds and activates on the first packet, then the old SA goes.
 func TestRekeyWithoutLoss(t *testing.T) {
-	const rekeys, batch = 60, 5
+	const rekeys, batch = 30, 5
 	a, b := tunnel(t, true)
 	a.dev.discard, b.dev.discard = true, true
 	deliver := func(s *side) func(locator.Pair, bool, [][]byte) {
