@@ -53,7 +53,7 @@ func (l *Local) Check() error {
 	if l.Key == nil {
 		return fmt.Errorf("local identity %s: %w: configure a shared key, or a private key with its certificate", l.ID, ErrNoCredentials)
 	}
-	if err := checkPublicKey(l.Key.Public()); err != nil {
+	if err := CheckPublicKey(l.Key.Public()); err != nil {
 		return fmt.Errorf("private key of %s: %w", l.ID, err)
 	}
 	own := l.Certificate()

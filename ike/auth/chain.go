@@ -65,7 +65,7 @@ func (r *Remote) VerifyChain(now time.Time, id Identity, certs []*x509.Certifica
 
 // verify checks everything about a certificate but its identity.
 func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Certificate, crls []*x509.RevocationList) error {
-	if err := checkPublicKey(leaf.PublicKey); err != nil {
+	if err := CheckPublicKey(leaf.PublicKey); err != nil {
 		return err
 	}
 	// When a remembered chain is no longer good there may be another, through a
@@ -99,7 +99,7 @@ func (r *Remote) checkChain(now time.Time, chain []*x509.Certificate, crls []*x5
 		if err := checkValidity(now, c, i == 0); err != nil {
 			return err
 		}
-		if err := checkPublicKey(c.PublicKey); err != nil {
+		if err := CheckPublicKey(c.PublicKey); err != nil {
 			return inChain(c, i == 0, err)
 		}
 		// The usage of an authority says nothing about a root: that is configured.
@@ -153,7 +153,7 @@ func (r *Remote) buildChains(now time.Time, leaf *x509.Certificate, others []*x5
 func (r *Remote) connected(candidates []*x509.Certificate) []*x509.Certificate {
 	var found []*x509.Certificate
 	rest := slices.DeleteFunc(slices.Clone(candidates), func(c *x509.Certificate) bool {
-		return !c.BasicConstraintsValid || !c.IsCA || weakSignature(c) || checkPublicKey(c.PublicKey) != nil
+		return !c.BasicConstraintsValid || !c.IsCA || weakSignature(c) || CheckPublicKey(c.PublicKey) != nil
 	})
 	for parents := slices.Concat(r.Roots, r.Intermediates); len(parents) > 0 && len(rest) > 0; {
 		var next []*x509.Certificate

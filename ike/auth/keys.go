@@ -18,8 +18,9 @@ const (
 	maxRSABits = 8192
 )
 
-// checkPublicKey accepts the kinds of keys that we can verify with.
-func checkPublicKey(pub any) error {
+// CheckPublicKey says whether a key is one that we sign and verify with: RSA of
+// 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, Ed25519.
+func CheckPublicKey(pub any) error {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {

@@ -53,7 +53,7 @@ func parseKey(b *pem.Block) (crypto.Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: the key cannot sign: an RSA, ECDSA or Ed25519 key is needed", ErrBadPEM)
 	}
-	if err := checkPublicKey(signer.Public()); err != nil {
+	if err := CheckPublicKey(signer.Public()); err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
 	return signer, nil

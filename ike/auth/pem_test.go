@@ -164,7 +164,7 @@ func FuzzLoadKeyPEM(f *testing.F) {
 			}
 			return
 		}
-		if err := checkPublicKey(key.Public()); err != nil {
+		if err := CheckPublicKey(key.Public()); err != nil {
 			t.Fatal(err)
 		}
 	})

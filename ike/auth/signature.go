@@ -22,7 +22,7 @@ func Sign(rand io.Reader, l *Local, peerHashes []suite.HashID, octets []byte) (*
 	if l.Key == nil {
 		return nil, fmt.Errorf("sign as %s: %w: there is no private key", l.ID, ErrNoCredentials)
 	}
-	if err := checkPublicKey(l.Key.Public()); err != nil {
+	if err := CheckPublicKey(l.Key.Public()); err != nil {
 		return nil, fmt.Errorf("sign as %s: %w", l.ID, err)
 	}
 	padding := suite.PSSFirst
@@ -88,7 +88,7 @@ func ecdsaMethod(pub *ecdsa.PublicKey) message.AuthMethod {
 // certificate. Methods 1, 9, 10, 11 and 14 are known; SHA-1 and RSA below 2048
 // bits are refused.
 func VerifySignature(a *message.Auth, pub crypto.PublicKey, octets []byte) error {
-	if err := checkPublicKey(pub); err != nil {
+	if err := CheckPublicKey(pub); err != nil {
 		return fmt.Errorf("the peer's key: %w", err)
 	}
 	var err error

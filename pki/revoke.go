@@ -1,0 +1,213 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+)
+
+// CRLLifetime is how long a revocation list is valid. A new one is made when half
+// of that is over, or something is revoked.
+const CRLLifetime = 30 * day
+
+// Reason says why a certificate is revoked (RFC 5280 §5.3.1).
+type Reason string
+
+// Reasons.
+const (
+	Unspecified          Reason = "unspecified"
+	KeyCompromise        Reason = "key-compromise" // the key is lost or known to others
+	AffiliationChanged   Reason = "affiliation-changed"
+	Superseded           Reason = "superseded" // there is a new certificate
+	CessationOfOperation Reason = "cessation-of-operation"
+)
+
+// reasonCodes are the numbers of CRLReason.
+var reasonCodes = map[Reason]int{
+	Unspecified:          0,
+	KeyCompromise:        1,
+	AffiliationChanged:   3,
+	Superseded:           4,
+	CessationOfOperation: 5,
+}
+
+// ParseReason reads the name of a reason; empty is Unspecified.
+func ParseReason(s string) (Reason, error) {
+	if s == "" {
+		return Unspecified, nil
+	}
+	if _, ok := reasonCodes[Reason(s)]; !ok {
+		return "", fmt.Errorf("reason %q: %w: possible are %s, %s, %s, %s, %s", s, ErrInvalid,
+			Unspecified, KeyCompromise, AffiliationChanged, Superseded, CessationOfOperation)
+	}
+	return Reason(s), nil
+}
+
+// Revoke revokes the certificate with a serial number, or all certificates with a
+// name or identity that are not expired, and renews the revocation list. It returns
+// what it revoked.
+func (a *Authority) Revoke(what string, reason Reason) ([]Certificate, error) {
+	reason, err := ParseReason(string(reason))
+	if err != nil {
+		return nil, fmt.Errorf("revoke %q: %w", what, err)
+	}
+	var revoked []Certificate
+	err = a.locked(func() error {
+		ix, err := a.readIndex()
+		if err != nil {
+			return err
+		}
+		found, err := ix.revoke(what, reason, a.Now())
+		if errors.Is(err, ErrRevoked) {
+			// Perhaps by a command that could not finish.
+			return errors.Join(err, a.refreshCRL(ix))
+		}
+		if err != nil {
+			return err
+		}
+		revoked = found
+		key, err := a.key()
+		if err != nil {
+			return err
+		}
+		return a.updateCRL(ix, key)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("revoke %q: %w", what, err)
+	}
+	return revoked, nil
+}
+
+func (ix *index) revoke(what string, reason Reason, now time.Time) ([]Certificate, error) {
+	found := ix.find(what)
+	if len(found) == 0 {
+		return nil, ErrNotFound
+	}
+	at := now.UTC().Truncate(time.Second)
+	var revoked []Certificate
+	for _, i := range found {
+		c := &ix.Certificates[i]
+		if c.Revoked() || len(found) > 1 && at.After(c.NotAfter) {
+			continue
+		}
+		c.RevokedAt, c.Reason = &at, reason
+		revoked = append(revoked, *c)
+	}
+	if len(revoked) == 0 {
+		return nil, ErrRevoked
+	}
+	return revoked, nil
+}
+
+// CRL is the current revocation list in PEM. It makes a new one when the one at
+// hand is half-way to its end or behind the index.
+func (a *Authority) CRL() ([]byte, error) {
+	ix, err := a.readIndex()
+	if err == nil {
+		if data, ok := a.currentCRL(ix); ok {
+			return data, nil
+		}
+		err = a.locked(func() error {
+			// Another process may have been faster.
+			if ix, err = a.readIndex(); err != nil {
+				return err
+			}
+			return a.refreshCRL(ix)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	data, err := os.ReadFile(a.path(crlFile))
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	return data, nil
+}
+
+// refreshCRL makes a new list if there is need to. It runs under the lock.
+func (a *Authority) refreshCRL(ix *index) error {
+	if _, ok := a.currentCRL(ix); ok {
+		return nil
+	}
+	key, err := a.key()
+	if err != nil {
+		return err
+	}
+	return a.updateCRL(ix, key)
+}
+
+// currentCRL is the list in the file, if it is good for a while.
+func (a *Authority) currentCRL(ix *index) ([]byte, bool) {
+	data, err := os.ReadFile(a.path(crlFile))
+	if err != nil {
+		return nil, false
+	}
+	lists, err := auth.LoadCRLPEM(data)
+	if err != nil || len(lists) != 1 || lists[0].CheckSignatureFrom(a.cert) != nil {
+		return nil, false
+	}
+	crl, now := lists[0], a.Now()
+	if crl.Number == nil || crl.Number.Cmp(big.NewInt(ix.CRLNumber)) != 0 {
+		return nil, false
+	}
+	fresh := !now.Before(crl.ThisUpdate) && crl.NextUpdate.Sub(now) > CRLLifetime/2
+	return data, fresh
+}
+
+// updateCRL signs a new list for an index, which it writes first: a crash between
+// the two leaves a list with an old number, which CRL replaces. It runs under the
+// lock.
+func (a *Authority) updateCRL(ix *index, key crypto.Signer) error {
+	ix.CRLNumber++
+	data, err := signCRL(ix, a.cert, key, a.Now())
+	if err != nil {
+		return err
+	}
+	if err := a.writeIndex(ix); err != nil {
+		return err
+	}
+	return a.write(crlFile, data)
+}
+
+func signCRL(ix *index, cert *x509.Certificate, key crypto.Signer, now time.Time) ([]byte, error) {
+	// Backdated like certificates, for verifiers whose clocks run late.
+	from := now.UTC().Truncate(time.Second).Add(-backdate)
+	template := &x509.RevocationList{
+		Number:     big.NewInt(ix.CRLNumber),
+		ThisUpdate: from,
+		NextUpdate: from.Add(backdate + CRLLifetime),
+	}
+	for _, c := range ix.Certificates {
+		// Expired certificates are refused anyway; they may leave the list after one
+		// more issue (RFC 5280 §3.3).
+		if !c.Revoked() || now.Sub(c.NotAfter) > CRLLifetime {
+			continue
+		}
+		serial, err := parseSerial(c.Serial)
+		if err != nil {
+			return nil, err
+		}
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber:   serial,
+			RevocationTime: *c.RevokedAt,
+			ReasonCode:     reasonCodes[c.Reason],
+		})
+	}
+	slices.SortFunc(template.RevokedCertificateEntries, func(a, b x509.RevocationListEntry) int {
+		return a.SerialNumber.Cmp(b.SerialNumber)
+	})
+	der, err := x509.CreateRevocationList(rand.Reader, template, cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign revocation list: %w", err)
+	}
+	return encodePEM("X509 CRL", der), nil
+}

@@ -1,0 +1,178 @@
+package pki
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+)
+
+func currentList(t testing.TB, a *Authority) *x509.RevocationList {
+	t.Helper()
+	lists := must[[]*x509.RevocationList](t)(auth.LoadCRLPEM(must[[]byte](t)(a.CRL())))
+	if len(lists) != 1 {
+		t.Fatalf("%d lists", len(lists))
+	}
+	if err := lists[0].CheckSignatureFrom(a.Certificate()); err != nil {
+		t.Fatal(err)
+	}
+	return lists[0]
+}
+
+func TestRevoke(t *testing.T) {
+	now := testNow
+	a := newAuthority(t, Options{Now: clock(&now)})
+	issue := func(identity, name string) *Bundle {
+		return must[*Bundle](t)(a.IssueClient(identity, IssueOptions{Name: name}))
+	}
+	alice1, alice2, bob := issue("alice@example.test", "alice"), issue("alice@example.test", "alice"), issue("bob@example.test", "")
+	first := currentList(t, a)
+	if len(first.RevokedCertificateEntries) != 0 {
+		t.Error("a new list is not empty")
+	}
+
+	got := must[[]Certificate](t)(a.Revoke("ALICE", KeyCompromise))
+	if len(got) != 2 || !got[0].Revoked() || got[0].Reason != KeyCompromise {
+		t.Errorf("revoked %v", got)
+	}
+	list := currentList(t, a)
+	if len(list.RevokedCertificateEntries) != 2 || list.Number.Cmp(first.Number) <= 0 {
+		t.Errorf("%d entries, number %v after %v", len(list.RevokedCertificateEntries), list.Number, first.Number)
+	}
+	for _, e := range list.RevokedCertificateEntries {
+		if e.ReasonCode != 1 || !e.RevocationTime.Equal(testNow) {
+			t.Errorf("reason %d at %v", e.ReasonCode, e.RevocationTime)
+		}
+	}
+	r := remoteFor(t, a, x509.ExtKeyUsageClientAuth)
+	for b, want := range map[*Bundle]error{alice1: auth.ErrRevoked, alice2: auth.ErrRevoked, bob: nil} {
+		if err := verify(t, r, now, localFrom(t, b)); !errors.Is(err, want) {
+			t.Errorf("%v: %v, want %v", b, err, want)
+		}
+	}
+
+	alice3 := issue("alice@example.test", "alice")
+	if err := verify(t, r, now, localFrom(t, alice3)); err != nil {
+		t.Errorf("a new certificate for the same name: %v", err)
+	}
+	serial := alice3.Issued.Serial
+	colons := strings.ToUpper(serial[:2] + ":" + serial[2:])
+	if got := must[[]Certificate](t)(a.Revoke(colons, "")); len(got) != 1 || got[0].Serial != serial || got[0].Reason != Unspecified {
+		t.Errorf("revoked %v", got)
+	}
+	if got := must[[]Certificate](t)(a.Revoke("bob@example.test", Superseded)); len(got) != 1 || got[0].Serial != bob.Issued.Serial {
+		t.Errorf("revoked %v", got)
+	}
+	for what, want := range map[string]error{"alice": ErrRevoked, serial: ErrRevoked, "carol": ErrNotFound, "": ErrNotFound} {
+		if _, err := a.Revoke(what, ""); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", what, err, want)
+		}
+	}
+	if _, err := a.Revoke(serial, "boredom"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("unknown reason: %v", err)
+	}
+}
+
+func TestCRLIsRenewed(t *testing.T) {
+	now := testNow
+	a := newAuthority(t, Options{Now: clock(&now)})
+	must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{Lifetime: 40 * day}))
+	must[[]Certificate](t)(a.Revoke("alice@example.test", KeyCompromise))
+	first := currentList(t, a)
+	now = testNow.Add(CRLLifetime/2 - time.Minute)
+	if again := currentList(t, a); again.Number.Cmp(first.Number) != 0 {
+		t.Error("renewed without need")
+	}
+	now = testNow.Add(CRLLifetime / 2)
+	second := currentList(t, a)
+	if second.Number.Cmp(first.Number) <= 0 || !second.NextUpdate.Equal(now.Add(CRLLifetime)) {
+		t.Errorf("number %v, until %v", second.Number, second.NextUpdate)
+	}
+	// A clock that was ahead when the list was signed.
+	now = testNow
+	third := currentList(t, a)
+	if third.Number.Cmp(second.Number) <= 0 || now.Before(third.ThisUpdate) {
+		t.Errorf("number %v, from %v", third.Number, third.ThisUpdate)
+	}
+	// Long after the certificate has expired it leaves the list.
+	now = testNow.Add(40*day + CRLLifetime)
+	if n := len(currentList(t, a).RevokedCertificateEntries); n != 0 {
+		t.Errorf("%d entries long after expiry", n)
+	}
+	if list := must[[]Certificate](t)(a.List()); len(list) != 1 || !list[0].Revoked() {
+		t.Error("the index forgot the revocation")
+	}
+}
+
+// A revocation that was interrupted before the list was written is in the next one.
+func TestCRLCatchesUp(t *testing.T) {
+	a := newAuthority(t, Options{})
+	b := must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{}))
+	old := must[[]byte](t)(a.CRL())
+	must[[]Certificate](t)(a.Revoke("alice@example.test", KeyCompromise))
+	for name, damage := range map[string]func() error{
+		"old":     func() error { return os.WriteFile(a.path(crlFile), old, 0o600) },
+		"missing": func() error { return os.Remove(a.path(crlFile)) },
+		"damaged": func() error { return os.WriteFile(a.path(crlFile), old[:len(old)/2], 0o600) },
+		"another authority's": func() error {
+			return os.WriteFile(a.path(crlFile), must[[]byte](t)(newAuthority(t, Options{}).CRL()), 0o600)
+		},
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(t, remoteFor(t, a, x509.ExtKeyUsageClientAuth), testNow, localFrom(t, b)); !errors.Is(err, auth.ErrRevoked) {
+			t.Errorf("%s list: %v", name, err)
+		}
+		// The same command once more puts it right, too.
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Revoke("alice@example.test", KeyCompromise); !errors.Is(err, ErrRevoked) {
+			t.Errorf("%s list: %v", name, err)
+		}
+		lists, err := auth.LoadCRLPEM(must[[]byte](t)(os.ReadFile(a.path(crlFile))))
+		if err != nil || len(lists[0].RevokedCertificateEntries) != 1 {
+			t.Errorf("%s list after the command: %v", name, err)
+		}
+	}
+}
+
+func TestExpiring(t *testing.T) {
+	now := testNow
+	a := newAuthority(t, Options{Now: clock(&now), Lifetime: 100 * day})
+	issue := func(name string, days time.Duration) {
+		must[*Bundle](t)(a.IssueClient(name+"@example.test", IssueOptions{Name: name, Lifetime: days * day}))
+	}
+	issue("soon", 10)
+	issue("later", 50)
+	issue("renewed", 5)
+	issue("renewed", 60)
+	issue("revoked", 5)
+	must[[]Certificate](t)(a.Revoke("revoked", ""))
+	must[*Bundle](t)(a.IssueServer([]string{"soon"}, nil, IssueOptions{Lifetime: 12 * day}))
+	for _, tc := range []struct {
+		after, within time.Duration
+		want          string
+	}{
+		{0, 5 * day, ""},
+		{0, 30 * day, "client soon, server soon"},
+		{0, 50 * day, "client soon, server soon, client later"},
+		{12 * day, 5 * day, "client soon, server soon"}, // expired, but not long ago
+		{20 * day, 5 * day, ""},
+		{0, 100 * day, "client soon, server soon, client later, client renewed, authority Test CA"},
+	} {
+		var got []string
+		for _, c := range must[[]Certificate](t)(a.Expiring(testNow.Add(tc.after), tc.within)) {
+			got = append(got, fmt.Sprintf("%s %s", c.Kind, c.Name))
+		}
+		if s := strings.Join(got, ", "); s != tc.want {
+			t.Errorf("after %v within %v: %s, want %s", tc.after, tc.within, s, tc.want)
+		}
+	}
+}
