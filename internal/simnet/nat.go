@@ -41,6 +41,8 @@ type NATConfig struct {
 	RefreshInbound bool
 	// PreservePort uses the inside port outside too when it is free.
 	PreservePort bool
+	// Ports is how many public ports there are, zero means 32768.
+	Ports int
 	// Hairpin lets two hosts behind the NAT meet at its public address.
 	Hairpin bool
 }
@@ -209,7 +211,11 @@ func (t *NAT) remove(m *mapping) {
 // freePort chooses a public port: the inside one if that is wanted, otherwise
 // the next free one from a random place in the upper half.
 func (t *NAT) freePort(now time.Time, key mappingKey) (uint16, bool) {
-	const first, count = 32768, 32768
+	const first = 32768
+	count := first
+	if t.cfg.Ports > 0 {
+		count = min(count, t.cfg.Ports)
+	}
 	former, avoid := t.former[key]
 	free := func(port uint16) bool {
 		if m := t.ports[port]; m != nil {

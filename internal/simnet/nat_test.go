@@ -308,8 +308,9 @@ func TestMove(t *testing.T) {
 // TestNATExhaustion fills every port; the next mapping is refused, until the
 // old ones expire.
 func TestNATExhaustion(t *testing.T) {
-	n := newNATNet(t, NATConfig{Mapping: AddressAndPortDependent, Lifetime: time.Minute})
-	for port := range 32768 {
+	const ports = 300
+	n := newNATNet(t, NATConfig{Mapping: AddressAndPortDependent, Lifetime: time.Minute, Ports: ports})
+	for port := range ports {
 		p := &packet{Packet: Packet{Src: on(inside, 4500), Dst: on(addrB, uint16(port+1))}}
 		if !n.nat.outbound(n.Now(), p) {
 			t.Fatalf("mapping %d was refused", port)

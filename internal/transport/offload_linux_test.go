@@ -3,10 +3,8 @@ package transport
 import (
 	"bytes"
 	"net/netip"
-	"runtime"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -148,63 +146,6 @@ func TestKernelRefuses(t *testing.T) {
 	sendAndCompare(t, a, rec, pairTo(a, b, NATT, loopback4, loopback4), []int{300, 300, 300, 100, 700, 700})
 	if n := a.Counters().TrainsRefused; n != 2 {
 		t.Errorf("counted %d refused trains, want 2", n)
-	}
-}
-
-// TestSmallMTU sends packets larger than the device takes, in a network
-// namespace of its own: neither a train nor a single one is refused for it.
-func TestSmallMTU(t *testing.T) {
-	requireRoot(t, "an interface with a small MTU")
-	inNamespace(t, func() {
-		setLoopback(t, 1280)
-		families := []netip.Addr{loopback4, loopback6}
-		for _, addr := range families {
-			rec := newRecorder()
-			a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
-			pair := pairTo(a, b, NATT, addr, addr)
-			sendAndCompare(t, a, rec, pair, []int{2000, 2000, 2000, 500, 500, 500})
-			if err := a.SendIKE(pair, ikeMessage(1, 5000)); err != nil {
-				t.Fatal(err)
-			}
-			if got := <-rec.ike; len(got.data) != 5000 {
-				t.Errorf("%s: got %d octets of IKE", addr, len(got.data))
-			}
-			if n := a.Counters().SendErrors; n != 0 {
-				t.Errorf("%s: counted %d send errors", addr, n)
-			}
-		}
-	})
-}
-
-// inNamespace runs f in a new network namespace, which ends with its last
-// socket: the thread is thrown away, it has no name to remove.
-func inNamespace(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace: %v", err)
-			return
-		}
-		f()
-	}()
-	<-done
-}
-
-func setLoopback(t *testing.T, mtu int) {
-	t.Helper()
-	lo, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetMTU(lo, mtu)
-	}
-	if err == nil {
-		err = netlink.LinkSetUp(lo)
-	}
-	if err != nil {
-		t.Errorf("set up lo: %v", err)
-		runtime.Goexit()
 	}
 }
 

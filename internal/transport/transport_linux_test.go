@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -381,6 +382,89 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
+// TestBroadcast sends to everybody on the loopback interface; the packet after
+// it arrives alone.
+func TestBroadcast(t *testing.T) {
+	rec := newRecorder()
+	b := listen(t, Config{}, rec)
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: loopback4.AsSlice()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, to := range []string{"127.255.255.255", "127.0.0.1"} {
+		addr := netip.AddrPortFrom(netip.MustParseAddr(to), b.LocalPort(IKE))
+		if _, err := c.WriteToUDPAddrPort(ikeMessage(uint64(i+1)<<32, 28), addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-rec.ike; got.pair.Local.Addr() != loopback4 {
+		t.Errorf("got a packet to %s", got.pair.Local)
+	}
+	if n := b.Counters().NotUnicast; n != 1 {
+		t.Errorf("counted %d broadcasts, want 1", n)
+	}
+}
+
+// TestKernelDrops overruns the receive queue of a handler that is stuck.
+func TestKernelDrops(t *testing.T) {
+	h := &stuckHandler{gate: make(chan struct{}), last: make(chan struct{}, 1)}
+	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, h)
+	pair := pairTo(a, b, IKE, loopback4, loopback4)
+	send := func(m []byte) {
+		if err := a.SendIKE(pair, m); err != nil {
+			t.Error(err)
+		}
+	}
+	const more = 4 * ikeBuffer / 50000
+	for range more {
+		send(ikeMessage(1<<32, 50000))
+	}
+	close(h.gate)
+	for { // until the queue has room again
+		send(ikeMessage(lastSPI, 28))
+		select {
+		case <-h.last:
+		default:
+			continue
+		}
+		break
+	}
+	if n := b.Counters().KernelDrops; n == 0 {
+		t.Error("no drops counted")
+	}
+}
+
+const lastSPI = 0xfeedfeedfeedfeed
+
+// stuckHandler waits with its first message, and tells when it sees lastSPI.
+type stuckHandler struct {
+	gate, last chan struct{}
+}
+
+func (h *stuckHandler) HandleESP([]ESPPacket) {}
+func (h *stuckHandler) HandleIKE(_ locator.Pair, data []byte) {
+	<-h.gate
+	if binary.BigEndian.Uint64(data) != lastSPI {
+		return
+	}
+	select {
+	case h.last <- struct{}{}:
+	default:
+	}
+}
+
 func TestKeepalive(t *testing.T) {
 	rec := newRecorder()
 	a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
@@ -433,9 +517,7 @@ func (h *orderHandler) HandleESP(b []ESPPacket)        { h.seen <- fmt.Sprintf("
 
 // TestCloseWhileBusy closes while others send and receive.
 func TestCloseWhileBusy(t *testing.T) {
-	var handled sync.Map
-	h := handlerFunc(func(batch []ESPPacket) { handled.Store(len(batch), true) })
-	a, err := Listen(Config{}, h, nil)
+	a, err := Listen(Config{}, handlerFunc(func([]ESPPacket) {}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,10 +526,10 @@ func TestCloseWhileBusy(t *testing.T) {
 	for i := range pkts {
 		pkts[i] = espPacket(1200, i)
 	}
-	var senders sync.WaitGroup
+	var busy sync.WaitGroup
 	started := make(chan struct{}, 4)
 	for range 4 {
-		senders.Go(func() {
+		busy.Go(func() {
 			started <- struct{}{}
 			for {
 				if err := a.SendESP(pair, true, pkts); err != nil {
@@ -465,7 +547,7 @@ func TestCloseWhileBusy(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
-	senders.Wait()
+	busy.Wait()
 	if err := a.Close(); err != nil {
 		t.Errorf("second close: %v", err)
 	}
