@@ -51,8 +51,8 @@ type Selector struct {
 }
 
 // Lifetime limits what one SA may carry, in either direction. Zero means
-// unlimited. Reaching a soft limit raises SoftLimit once, a hard limit stops the
-// SA and raises HardLimit. Time limits are kept by whoever negotiated the SA.
+// unlimited. The first direction to reach a soft limit raises SoftLimit, once for
+// the Child SA; a hard limit stops the SA and raises HardLimit. Time limits are kept by whoever negotiated the SA.
 type Lifetime struct {
 	SoftBytes, HardBytes     uint64
 	SoftPackets, HardPackets uint64

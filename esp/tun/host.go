@@ -63,6 +63,7 @@ type child struct {
 	active    bool           // guarded by DataPath.mu
 
 	seen             atomic.Bool // a valid packet has arrived
+	soft, hard       atomic.Bool // limits that have been reported, of either direction
 	lastIn, lastOut  atomic.Int64
 	selectorMismatch atomic.Uint64
 }
@@ -90,6 +91,18 @@ func newChild(desc *esp.Child, rand io.Reader) (*child, error) {
 func (c *child) close() {
 	c.sealer.Close()
 	c.opener.Close()
+}
+
+// limitEvents appends the events for limits that one direction has crossed and the
+// other had not.
+func (c *child) limitEvents(events []esp.Event, spi uint32, crossed esp.Limit) []esp.Event {
+	if crossed&esp.LimitSoft != 0 && c.soft.CompareAndSwap(false, true) {
+		events = append(events, esp.Event{Kind: esp.SoftLimit, Host: c.host.id, Child: c.id, SPI: spi})
+	}
+	if crossed&esp.LimitHard != 0 && c.hard.CompareAndSwap(false, true) {
+		events = append(events, esp.Event{Kind: esp.HardLimit, Host: c.host.id, Child: c.id, SPI: spi})
+	}
+	return events
 }
 
 // innerMTU is what a packet of the Child SA may measure on a path: no more than

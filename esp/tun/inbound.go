@@ -111,7 +111,11 @@ func (w *inbound) packet(pkt *transport.ESPPacket, slot []byte) int {
 		return 0
 	}
 	opened, err := c.opener.Open(&w.scratch, slot[deviceOffset:deviceOffset], pkt.Data)
-	w.limits(c, opened.Crossed)
+	if opened.Crossed != 0 {
+		for _, e := range c.limitEvents(nil, spi, opened.Crossed) {
+			w.d.cfg.Events(e)
+		}
+	}
 	if err != nil && !errors.Is(err, esp.ErrDummy) {
 		w.count(err)
 		return 0
@@ -160,15 +164,6 @@ func (h *host) mayReport(stamp int64) bool {
 		return false
 	}
 	return h.reported.CompareAndSwap(last, stamp)
-}
-
-func (w *inbound) limits(c *child, crossed esp.Limit) {
-	if crossed&esp.LimitSoft != 0 {
-		w.d.cfg.Events(esp.Event{Kind: esp.SoftLimit, Host: c.host.id, Child: c.id, SPI: c.opener.SPI()})
-	}
-	if crossed&esp.LimitHard != 0 {
-		w.d.cfg.Events(esp.Event{Kind: esp.HardLimit, Host: c.host.id, Child: c.id, SPI: c.opener.SPI()})
-	}
 }
 
 func (w *inbound) unknown(spi uint32, pkt *transport.ESPPacket) {

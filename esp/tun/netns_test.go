@@ -156,9 +156,8 @@ func realTunnel(t testing.TB, alg algorithm, pathMTU int) (nsA, nsB *namespace, 
 	return nsA, nsB, a, b
 }
 
-// transfer sends data over TCP from one namespace to the other and returns what
-// arrived.
-func transfer(t testing.TB, from, to *namespace, addr string, data []byte) []byte {
+// connect opens a TCP connection from one namespace to an address in the other.
+func connect(t testing.TB, from, to *namespace, addr string) (client, server net.Conn) {
 	t.Helper()
 	var l net.Listener
 	to.do(t, func() (err error) {
@@ -166,22 +165,28 @@ func transfer(t testing.TB, from, to *namespace, addr string, data []byte) []byt
 		return err
 	})
 	defer l.Close()
-	var c net.Conn
 	from.do(t, func() (err error) {
-		c, err = net.Dial("tcp", l.Addr().String())
+		client, err = net.Dial("tcp", l.Addr().String())
 		return err
 	})
-	s, err := l.Accept()
+	server, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client, server
+}
+
+// transfer sends data over TCP and returns what arrived.
+func transfer(t testing.TB, from, to *namespace, addr string, data []byte) []byte {
+	t.Helper()
+	client, server := connect(t, from, to, addr)
 	sendErr := make(chan error, 1)
 	go func() {
-		_, err := c.Write(data)
-		sendErr <- errors.Join(err, c.Close())
+		_, err := client.Write(data)
+		sendErr <- errors.Join(err, client.Close())
 	}()
-	got, err := io.ReadAll(s)
-	if err := errors.Join(err, <-sendErr, s.Close()); err != nil {
+	got, err := io.ReadAll(server)
+	if err := errors.Join(err, <-sendErr, server.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return got
@@ -282,10 +287,21 @@ func BenchmarkRealTCP(b *testing.B) {
 	for _, alg := range algorithms {
 		b.Run(alg.name, func(b *testing.B) {
 			nsA, nsB, _, _ := realTunnel(b, alg, 0)
-			data := make([]byte, 256<<20)
-			b.SetBytes(int64(len(data)))
+			client, server := connect(b, nsA, nsB, "10.1.0.1")
+			defer client.Close()
+			defer server.Close()
+			out, in := make([]byte, 1<<20), make([]byte, 1<<20)
+			b.SetBytes(int64(len(out)))
 			for b.Loop() {
-				transfer(b, nsA, nsB, "10.1.0.1", data)
+				sendErr := make(chan error, 1)
+				go func() {
+					_, err := client.Write(out)
+					sendErr <- err
+				}()
+				_, err := io.ReadFull(server, in)
+				if err := errors.Join(err, <-sendErr); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -202,7 +202,9 @@ func (o *outbound) sealRun() {
 	}
 	c := o.runOf
 	first, granted, crossed := c.sealer.Reserve(len(o.run), o.octets)
-	o.notice(c, crossed)
+	if crossed != 0 {
+		o.events = c.limitEvents(o.events, c.sealer.SPI(), crossed)
+	}
 	if granted < len(o.run) {
 		o.d.counters.outExhausted.Add(uint64(len(o.run) - granted))
 	}
@@ -220,15 +222,6 @@ func (o *outbound) sealRun() {
 		o.trains = append(o.trains, train{c.host, c, sealed})
 	}
 	o.run, o.octets, o.runOf = o.run[:0], 0, nil
-}
-
-func (o *outbound) notice(c *child, crossed esp.Limit) {
-	if crossed&esp.LimitSoft != 0 {
-		o.events = append(o.events, esp.Event{Kind: esp.SoftLimit, Host: c.host.id, Child: c.id, SPI: c.sealer.SPI()})
-	}
-	if crossed&esp.LimitHard != 0 {
-		o.events = append(o.events, esp.Event{Kind: esp.HardLimit, Host: c.host.id, Child: c.id, SPI: c.sealer.SPI()})
-	}
 }
 
 // send hands the trains over, each to where its host is at this moment.
