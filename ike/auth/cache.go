@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"crypto/x509"
+	"slices"
 	"sync"
 )
 
@@ -23,9 +24,11 @@ type Cache struct {
 	lists  map[listKey]*signedList             // nil value: does not verify
 }
 
+// cachedChain does without the certificate of the peer, which comes along with
+// every proof, so that a peer costs little memory.
 type cachedChain struct {
-	leaf  [sha256.Size]byte
-	chain []*x509.Certificate
+	leaf    [sha256.Size]byte
+	issuers []*x509.Certificate // up to the root; empty if the peer is a root itself
 }
 
 // listKey identifies a list by its pointer, which the map keeps alive, and the
@@ -38,8 +41,7 @@ type listKey struct {
 // maxLists bounds the combinations of revocation lists and issuers.
 const maxLists = 256
 
-// NewCache makes a cache for the chains of that many peers. A chain holds some 10
-// KiB, most of it the certificate of the peer.
+// NewCache makes a cache for the chains of that many peers.
 func NewCache(size int) *Cache {
 	return &Cache{
 		size:   max(size, 1),
@@ -49,7 +51,8 @@ func NewCache(size int) *Cache {
 	}
 }
 
-// chain is the remembered chain of a certificate, nil if there is none.
+// chain is the remembered chain that begins with a certificate, nil if there is
+// none.
 func (c *Cache) chain(leaf *x509.Certificate) []*x509.Certificate {
 	if c == nil {
 		return nil
@@ -62,23 +65,24 @@ func (c *Cache) chain(leaf *x509.Certificate) []*x509.Certificate {
 		return nil
 	}
 	c.recent.MoveToFront(e)
-	return e.Value.(*cachedChain).chain
+	return append([]*x509.Certificate{leaf}, e.Value.(*cachedChain).issuers...)
 }
 
 // addChain remembers a chain whose signatures were verified.
-func (c *Cache) addChain(leaf *x509.Certificate, chain []*x509.Certificate) {
+func (c *Cache) addChain(chain []*x509.Certificate) {
 	if c == nil {
 		return
 	}
-	key := sha256.Sum256(leaf.Raw)
+	key := sha256.Sum256(chain[0].Raw)
+	issuers := slices.Clone(chain[1:])
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.chains[key]; ok {
-		e.Value.(*cachedChain).chain = chain
+		e.Value.(*cachedChain).issuers = issuers
 		c.recent.MoveToFront(e)
 		return
 	}
-	c.chains[key] = c.recent.PushFront(&cachedChain{key, chain})
+	c.chains[key] = c.recent.PushFront(&cachedChain{key, issuers})
 	if c.recent.Len() > c.size {
 		oldest := c.recent.Remove(c.recent.Back()).(*cachedChain)
 		delete(c.chains, oldest.leaf)

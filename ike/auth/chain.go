@@ -70,7 +70,7 @@ func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Ce
 	}
 	// When a remembered chain is no longer good there may be another, through a
 	// renewed intermediate for instance.
-	if chain := r.Cache.chain(leaf); chain != nil && r.isRoot(chain[len(chain)-1]) && r.checkChain(now, chain, crls) == nil {
+	if chain := r.Cache.chain(leaf); len(chain) > 0 && r.isRoot(chain[len(chain)-1]) && r.checkChain(now, chain, crls) == nil {
 		return nil
 	}
 	chains, err := r.buildChains(now, leaf, others)
@@ -81,9 +81,12 @@ func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Ce
 	// chain is enough.
 	var first error
 	for _, chain := range chains {
-		err := r.checkChain(now, chain, crls)
+		err := checkAddressBlocks(chain)
 		if err == nil {
-			r.Cache.addChain(leaf, chain)
+			err = r.checkChain(now, chain, crls)
+		}
+		if err == nil {
+			r.Cache.addChain(chain)
 			return nil
 		}
 		if first == nil {
@@ -121,7 +124,8 @@ func (r *Remote) buildChains(now time.Time, leaf *x509.Certificate, others []*x5
 	if weakSignature(leaf) {
 		return nil, fmt.Errorf("%w: it is signed with %s", ErrWeakKey, leaf.SignatureAlgorithm)
 	}
-	if oids := unhandledCritical(leaf); oids != "" {
+	handled := withoutAddressBlocks(leaf)
+	if oids := unhandledCritical(handled); oids != "" {
 		return nil, fmt.Errorf("%w: it has the critical extension %s, which is not supported", ErrBadCertificate, oids)
 	}
 	intermediates := slices.Concat(r.Intermediates, r.connected(others))
@@ -134,12 +138,12 @@ func (r *Remote) buildChains(now time.Time, leaf *x509.Certificate, others []*x5
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
 	for _, c := range intermediates {
-		opts.Intermediates.AddCert(c)
+		opts.Intermediates.AddCert(withoutAddressBlocks(c))
 	}
 	for _, c := range r.relevantRoots(leaf, intermediates) {
-		opts.Roots.AddCert(c)
+		opts.Roots.AddCert(withoutAddressBlocks(c))
 	}
-	chains, err := leaf.Verify(opts)
+	chains, err := handled.Verify(opts)
 	if err != nil {
 		return nil, r.chainError(now, leaf, err)
 	}
