@@ -1,0 +1,109 @@
+package server
+
+import (
+	"net/netip"
+
+	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/shard"
+)
+
+// authorize decides whether a peer that has proved who it is may come in, and with
+// which addresses. It is called on the session's shard.
+func (s *Server) authorize(sh *shard.Shard, a ike.AuthorizeRequest) {
+	settings := s.settings.Load()
+	x := &session{id: a.Session, peer: a.Peer, owner: a.Peer.Key()}
+	if a.Certificate != nil {
+		x.certificate = keyOf(a.Certificate.RawIssuer, a.Certificate.SerialNumber)
+	} else {
+		x.secret = settings.keys.fingerprint(a.Peer)
+	}
+	if !matches(settings.Patterns, a.Peer) {
+		s.table.add(x) // so that its end is told with a name
+		s.refuse(sh, a.Session, reason.IDMismatch, "no pattern of auth.remote_id admits "+a.Peer.String())
+		return
+	}
+	rivals := s.table.add(x)
+	if len(rivals) > 0 && settings.Unique == UniqueKeep {
+		s.refuse(sh, a.Session, reason.Conflict, "there is a session of this identity, and auth.unique is keep")
+		return
+	}
+	replace := settings.Unique == UniqueReplace || settings.Unique == UniqueNo && a.InitialContact
+	if !replace || len(rivals) == 0 {
+		s.grant(sh, a)
+		return
+	}
+	s.replace(rivals, func() { s.grant(sh, a) })
+}
+
+func (s *Server) refuse(sh *shard.Shard, id ike.SessionID, why reason.Code, detail string) {
+	sh.Authorize(id, ike.Grant{Refuse: why, Detail: detail})
+}
+
+// replace ends sessions without a word, since their peer has lost them (RFC 7296
+// §2.4), and calls then when all have ended: not before that are their addresses free
+// and gone from the data path. They may live in other shards.
+func (s *Server) replace(old []ike.SessionID, then func()) {
+	left := newCountdown(len(old), then)
+	for _, id := range old {
+		s.table.with(id, func(x *session) { x.closing = reason.ReplacedByNewSession })
+		s.table.afterEnd(id, left.done)
+		s.abort(id, reason.ReplacedByNewSession)
+	}
+}
+
+// grant gives a peer its addresses. The session may have ended while it waited.
+func (s *Server) grant(sh *shard.Shard, a ike.AuthorizeRequest) {
+	settings := s.settings.Load()
+	g := ike.Grant{Config: settings.configuration()}
+	if a.WantIPv4 || a.WantIPv6 {
+		var ok bool
+		lives := s.table.with(a.Session, func(x *session) {
+			x.addresses, ok = s.leases.acquire(x.owner, x.id, a.WantIPv4, a.WantIPv6, a.Requested)
+			g.Config.Addresses = x.addresses
+		})
+		if !lives {
+			return
+		}
+		if !ok {
+			g = ike.Grant{Refuse: reason.PoolExhausted, Detail: s.exhausted(a)}
+		}
+	}
+	sh.Authorize(a.Session, g)
+}
+
+// exhausted says why a peer could not have an address.
+func (s *Server) exhausted(a ike.AuthorizeRequest) string {
+	var networks []netip.Prefix
+	for _, p := range s.leases.status() {
+		networks = append(networks, p.Network)
+	}
+	switch {
+	case a.WantIPv4 && !a.WantIPv6 && len(networks) == 1 && !networks[0].Addr().Is4():
+		return "the client wants an IPv4 address, and there is no IPv4 pool"
+	case a.WantIPv6 && !a.WantIPv4 && len(networks) == 1 && networks[0].Addr().Is4():
+		return "the client wants an IPv6 address, and there is no IPv6 pool"
+	}
+	text := "all addresses are in use:"
+	for _, n := range networks {
+		text += " " + n.String()
+	}
+	return text
+}
+
+// notifyName is the RFC 7296 name of what went wrong: of the notify that was sent or
+// received, or of the one that goes with the reason; TIMEOUT if there was no answer.
+func notifyName(n message.NotifyType, why reason.Code) string {
+	if n != 0 {
+		return n.String()
+	}
+	if r, ok := reason.Lookup(why); ok && r.Notify != "" {
+		return r.Notify
+	}
+	switch why {
+	case reason.NoAnswer, reason.PeerDead, reason.Timeout:
+		return "TIMEOUT"
+	}
+	return ""
+}

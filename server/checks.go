@@ -1,0 +1,245 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/server/pool"
+	"github.com/wayfarer-vpn/wayfarer/suite"
+)
+
+// Limits on values.
+const (
+	minMTU4         = 576  // RFC 791
+	minMTU6         = 1280 // RFC 8200 §5
+	maxMTU          = 65535
+	maxReplayWindow = 1 << 20
+	maxJitter       = 0.5
+	maxNetworks     = 64 // traffic selectors of one payload stay well below its limit of 255
+	maxDNS          = 8
+	minTimer        = time.Second
+	maxLimit        = 1 << 24
+)
+
+var (
+	hostPattern   = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.?$`)
+	devicePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+)
+
+// isHost says whether s is a host name or an address.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return len(s) <= 253 && hostPattern.MatchString(s)
+}
+
+func (l *loader) checkNames() {
+	c, p := l.Config, l.problems
+	switch {
+	case c.Name == "":
+		p.Add("name", `the gateway's name is missing: the DNS name that clients know it by, such as "vpn.example.org"`)
+	case !isHost(c.Name):
+		p.Add("name", "%.80q is neither a DNS name nor an address", c.Name)
+	}
+	for i, a := range c.Addresses {
+		if !isHost(a) {
+			p.Add(fmt.Sprintf("addresses[%d]", i), "%.80q is neither a DNS name nor an address (a port cannot be given)", a)
+		}
+	}
+	for key, path := range map[string]string{"state_dir": c.StateDir, "control.socket": c.Control.Socket} {
+		if !filepath.IsAbs(path) {
+			p.Add(key, "%.80q is not an absolute path", path)
+		}
+	}
+	for i, a := range c.Listen.Addresses {
+		if a.IsMulticast() || a.IsUnspecified() {
+			p.Add(fmt.Sprintf("listen.addresses[%d]", i), "%s is not an address of this machine; leave the list out to listen on all", a)
+		}
+	}
+	if c.Listen.Port == 0 || c.Listen.NATTPort == 0 {
+		p.Add("listen", "ports must not be 0: clients have to know them")
+	} else if c.Listen.Port == c.Listen.NATTPort {
+		p.Add("listen.natt_port", "is the same as listen.port: IKE with and without NAT traversal need a port each")
+	}
+}
+
+func (l *loader) checkNetwork() {
+	n, p := &l.Config.Network, l.problems
+	if n.Pool4.IsValid() && !n.Pool4.Addr().Is4() {
+		p.Add("network.pool4", "%s is not an IPv4 network: it belongs into pool6", n.Pool4)
+	}
+	if n.Pool6.IsValid() && !n.Pool6.Addr().Is6() {
+		p.Add("network.pool6", "%s is not an IPv6 network: it belongs into pool4", n.Pool6)
+	}
+	if len(n.pools()) == 0 {
+		p.Add("network", `no pool: clients need addresses: set pool4 (such as "10.66.0.0/24") or pool6`)
+	}
+	l.checkPool("network.pool4", n.Pool4)
+	l.checkPool("network.pool6", n.Pool6)
+	for i, g := range n.Gateway {
+		if !slices.ContainsFunc(n.pools(), func(q netip.Prefix) bool { return q.Contains(g) }) {
+			p.Add(fmt.Sprintf("network.gateway[%d]", i), "%s is in neither pool", g)
+		}
+	}
+	l.checkNetworks()
+	if len(n.DNS) > maxDNS {
+		p.Add("network.dns", "more than %d servers", maxDNS)
+	}
+	for i, a := range n.DNS {
+		if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+			p.Add(fmt.Sprintf("network.dns[%d]", i), "%s is not an address that clients can ask", a)
+		}
+	}
+	for i, d := range n.Domains {
+		if !hostPattern.MatchString(d) || len(d) > 253 {
+			p.Add(fmt.Sprintf("network.domains[%d]", i), "%.80q is not a domain", d)
+		}
+	}
+}
+
+// checkPool finds pools that cannot work.
+func (l *loader) checkPool(key string, q netip.Prefix) {
+	if !q.IsValid() {
+		return
+	}
+	if q != q.Masked() {
+		l.problems.Add(key, "%s has host bits set: did you mean %s?", q, q.Masked())
+	}
+	if a := q.Addr(); a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.Is4In6() {
+		l.problems.Add(key, "%s holds no addresses for clients", q)
+		return
+	}
+	if _, err := pool.New(q, l.Config.Network.Gateway...); err != nil {
+		l.problems.Add(key, "%v", err)
+	}
+	for i, a := range l.Config.Listen.Addresses {
+		if q.Contains(a) {
+			l.problems.Add(key, "%s contains the address that listen.addresses[%d] gives to the gateway itself (%s)", q, i, a)
+		}
+	}
+	for i, s := range l.Config.Addresses {
+		if a, err := netip.ParseAddr(s); err == nil && q.Contains(a) {
+			l.problems.Add(key, "%s contains the gateway's own address (addresses[%d], %s)", q, i, a)
+		}
+	}
+	for i, s := range l.Config.Network.Networks {
+		if s.Bits() > 0 && s.Masked() != q.Masked() && s.Overlaps(q) && s.Bits() > q.Bits() {
+			l.problems.Add(key, "%s overlaps network.networks[%d] (%s): addresses of clients would also be addresses behind the gateway", q, i, s)
+		}
+	}
+}
+
+func (l *loader) checkNetworks() {
+	nets := l.Config.Network.Networks
+	if len(nets) == 0 {
+		l.problems.Add("network.networks", `is empty: clients could reach nothing; ["0.0.0.0/0", "::/0"] is everything`)
+	}
+	if len(nets) > maxNetworks {
+		l.problems.Add("network.networks", "more than %d networks", maxNetworks)
+	}
+	for i, n := range nets {
+		if !n.IsValid() {
+			continue
+		}
+		if n != n.Masked() {
+			l.problems.Add(fmt.Sprintf("network.networks[%d]", i), "%s has host bits set: did you mean %s?", n, n.Masked())
+		}
+	}
+}
+
+func (l *loader) checkTunnel() {
+	t, p := l.Config.Tunnel, l.problems
+	if len(t.Device) >= unix.IFNAMSIZ || !devicePattern.MatchString(t.Device) {
+		p.Add("tunnel.device", "%.40q is no name for a network device (at most %d letters and digits)", t.Device, unix.IFNAMSIZ-1)
+	}
+	if t.MTU != 0 && (t.MTU < minMTU4 || t.MTU > maxMTU) {
+		p.Add("tunnel.mtu", "%d is not between %d and %d", t.MTU, minMTU4, maxMTU)
+	} else if t.MTU != 0 && t.MTU < minMTU6 && l.Config.Network.Pool6.IsValid() {
+		p.Add("tunnel.mtu", "%d is too small for IPv6, which needs %d: raise it, or leave pool6 out", t.MTU, minMTU6)
+	}
+	if t.ReplayWindow < 0 || t.ReplayWindow > maxReplayWindow {
+		p.Add("tunnel.replay_window", "%d is not between 0 and %d", t.ReplayWindow, maxReplayWindow)
+	}
+	if _, ok := childlessModes[t.Childless]; !ok {
+		p.Add("tunnel.childless", "%.40q is none of allow, never and force", t.Childless)
+	}
+	if c := l.Config.Timers; !(c.Jitter >= 0 && c.Jitter <= maxJitter) { // NaN too
+		p.Add("timers.jitter", "%v is not between 0 and %v", c.Jitter, maxJitter)
+	}
+	timers := l.Config.Timers
+	for key, d := range map[string]config.Duration{
+		"timers.rekey_ike": timers.RekeyIKE, "timers.rekey_child": timers.RekeyChild,
+		"timers.dpd_delay": timers.DPDDelay, "timers.dpd_timeout": timers.DPDTimeout,
+	} {
+		if d < 0 || d != 0 && d.Std() < minTimer {
+			p.Add(key, "%s is less than %s; 0 means never", d, minTimer)
+		}
+	}
+	if timers.RekeyPackets > math.MaxInt64 {
+		p.Add("timers.rekey_packets", "%d is too large", timers.RekeyPackets)
+	}
+}
+
+func (l *loader) checkLimits() {
+	c, p := l.Config.Limits, l.problems
+	for key, n := range map[string]int{
+		"limits.cookie_threshold": c.CookieThreshold, "limits.half_open": c.HalfOpen,
+		"limits.half_open_per_address": c.HalfOpenPerAddress, "limits.sessions": c.Sessions,
+	} {
+		if n < 0 || n > maxLimit {
+			p.Add(key, "%d is not between 0 and %d", n, maxLimit)
+		}
+	}
+	if d := c.HalfOpenTimeout; d < 0 || d != 0 && d.Std() < minTimer {
+		p.Add("limits.half_open_timeout", "%s is less than %s", d, minTimer)
+	}
+}
+
+func (l *loader) checkLog() slog.Level {
+	c := l.Config.Log
+	if c.Format != "text" && c.Format != "json" {
+		l.problems.Add("log.format", "%.40q is neither text nor json", c.Format)
+	}
+	level, err := ParseLogLevel(c.Level)
+	if err != nil {
+		l.problems.Add("log.level", "%v", err)
+	}
+	return level
+}
+
+// ParseLogLevel reads a log level.
+func ParseLogLevel(s string) (slog.Level, error) {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[strings.ToLower(s)]
+	if !ok {
+		return slog.LevelInfo, fmt.Errorf("%.40q is none of debug, info, warn and error", s)
+	}
+	return level, nil
+}
+
+func (l *loader) ikeProposals() []suite.IKEProposal {
+	list, err := suite.ParseIKEProposals(l.Config.Crypto.IKE)
+	if err != nil {
+		l.problems.Add("crypto.ike", "%v", err)
+	}
+	return list
+}
+
+func (l *loader) espProposals() []suite.ESPProposal {
+	list, err := suite.ParseESPProposals(l.Config.Crypto.ESP)
+	if err != nil {
+		l.problems.Add("crypto.esp", "%v", err)
+	}
+	return list
+}

@@ -1,0 +1,211 @@
+package server
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
+)
+
+// Paths and names that are used unless the configuration says otherwise.
+const (
+	DefaultConfigFile = "/etc/wayfarer/server.toml"
+	DefaultStateDir   = "/var/lib/wayfarer"
+	DefaultSocket     = "/run/wayfarer/server.sock"
+	DefaultDevice     = "wfs0"
+)
+
+// Config is the configuration file, key by key. NewConfig has the defaults; Load
+// checks the meaning.
+type Config struct {
+	// Name is the gateway's DNS name (or address) that clients know it by.
+	Name string `toml:"name"`
+	// ID is the identity that the gateway proves (IDr); the name if empty.
+	ID string `toml:"id"`
+	// Addresses are where clients reach the gateway, for their profiles; the name if
+	// empty.
+	Addresses []string `toml:"addresses"`
+	// StateDir holds the authority, users, leases: what must survive a restart.
+	StateDir string `toml:"state_dir"`
+
+	Listen  ListenConfig  `toml:"listen"`
+	Auth    AuthConfig    `toml:"auth"`
+	PSK     []PSKConfig   `toml:"psk"`
+	Network NetworkConfig `toml:"network"`
+	Tunnel  TunnelConfig  `toml:"tunnel"`
+	Crypto  CryptoConfig  `toml:"crypto"`
+	Timers  TimersConfig  `toml:"timers"`
+	Limits  LimitsConfig  `toml:"limits"`
+	Control ControlConfig `toml:"control"`
+	Log     LogConfig     `toml:"log"`
+}
+
+// ListenConfig says where the gateway listens.
+type ListenConfig struct {
+	// Addresses to bind; empty means all.
+	Addresses []netip.Addr `toml:"addresses"`
+	// Port carries IKE, NATTPort IKE and ESP in UDP (RFC 7296 §2.23).
+	Port     uint16 `toml:"port"`
+	NATTPort uint16 `toml:"natt_port"`
+}
+
+// AuthConfig says how both sides prove who they are.
+type AuthConfig struct {
+	// Methods are how clients may authenticate: "certificate", "psk".
+	Methods []string `toml:"methods"`
+	// RemoteID holds patterns of the identities that clients may have.
+	RemoteID []string `toml:"remote_id"`
+	// Certificate, Key, Chain, CA and CRL are PEM files that replace the gateway's
+	// own authority in the state directory.
+	Certificate string   `toml:"certificate"`
+	Key         string   `toml:"key"`
+	Chain       []string `toml:"chain"`
+	CA          []string `toml:"ca"`
+	CRL         []string `toml:"crl"`
+	// RequireCRL refuses clients whose authority has no current revocation list here.
+	RequireCRL bool `toml:"require_crl"`
+	// SendCertificate sends the gateway's chain also to clients that do not ask.
+	SendCertificate bool `toml:"send_certificate"`
+	// Unique says what a second session of the same identity means: see Unique.
+	Unique string `toml:"unique"`
+}
+
+// PSKConfig is a pre-shared key and the identities that it is for.
+type PSKConfig struct {
+	// ID is an identity or a pattern; "*" is a default for everybody.
+	ID     string        `toml:"id"`
+	Secret config.Secret `toml:"secret"`
+}
+
+// NetworkConfig says what clients get and what they reach.
+type NetworkConfig struct {
+	// Pool4 and Pool6 are the networks that inner addresses come from.
+	Pool4 netip.Prefix `toml:"pool4"`
+	Pool6 netip.Prefix `toml:"pool6"`
+	// Gateway are inner addresses of the gateway itself, so that clients can reach
+	// services on it; they are never leased.
+	Gateway []netip.Addr `toml:"gateway"`
+	// Networks are what clients may reach through the gateway: its traffic selectors.
+	Networks []netip.Prefix `toml:"networks"`
+	// DNS servers and Domains are told to clients.
+	DNS     []netip.Addr `toml:"dns"`
+	Domains []string     `toml:"domains"`
+	// Masquerade hides clients behind the gateway's own address.
+	Masquerade bool `toml:"masquerade"`
+	// Manage lets the gateway set routes, forwarding and packet filter rules. Without
+	// it the administrator does all that, the guards against clear text included.
+	Manage bool `toml:"manage"`
+}
+
+// TunnelConfig says how the tunnel is built.
+type TunnelConfig struct {
+	// Device is the name of the TUN device, MTU its MTU (0 chooses one).
+	Device string `toml:"device"`
+	MTU    int    `toml:"mtu"`
+	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).
+	NativeESP bool `toml:"native_esp"`
+	// ReplayWindow is the anti-replay window in packets, 0 for the default.
+	ReplayWindow int `toml:"replay_window"`
+	// Fragmentation of IKE messages (RFC 7383), MOBIKE (RFC 4555), Childless IKE SAs
+	// (RFC 6023).
+	Fragmentation bool   `toml:"fragmentation"`
+	MOBIKE        bool   `toml:"mobike"`
+	Childless     string `toml:"childless"`
+}
+
+// CryptoConfig holds proposals in strongSwan's spelling; "modern" and "compat" stand
+// for sets of them.
+type CryptoConfig struct {
+	IKE string `toml:"ike"`
+	ESP string `toml:"esp"`
+}
+
+// TimersConfig says when SAs are renewed and when a silent client is given up.
+type TimersConfig struct {
+	RekeyIKE   config.Duration `toml:"rekey_ike"`
+	RekeyChild config.Duration `toml:"rekey_child"`
+	// Jitter is the largest fraction by which a rekeying comes earlier.
+	Jitter float64 `toml:"jitter"`
+	// DPDDelay is the silence after which a client is asked whether it lives,
+	// DPDTimeout how long an unanswered request is repeated (RFC 7296 §2.4).
+	DPDDelay   config.Duration `toml:"dpd_delay"`
+	DPDTimeout config.Duration `toml:"dpd_timeout"`
+	// RekeyBytes and RekeyPackets renew a Child SA that has carried so much.
+	RekeyBytes   config.Size `toml:"rekey_bytes"`
+	RekeyPackets uint64      `toml:"rekey_packets"`
+}
+
+// LimitsConfig bounds what clients, and strangers, can cost. Zero means the default.
+type LimitsConfig struct {
+	// CookieThreshold is the number of half-open IKE SAs from which cookies are
+	// demanded (RFC 7296 §2.6).
+	CookieThreshold int `toml:"cookie_threshold"`
+	// HalfOpen bounds half-open IKE SAs, in all and from one address.
+	HalfOpen           int             `toml:"half_open"`
+	HalfOpenPerAddress int             `toml:"half_open_per_address"`
+	HalfOpenTimeout    config.Duration `toml:"half_open_timeout"`
+	// Sessions bounds the sessions; 0 for no limit.
+	Sessions int `toml:"sessions"`
+}
+
+// ControlConfig is about the control socket.
+type ControlConfig struct {
+	Socket string `toml:"socket"`
+	// Group may use the socket besides root.
+	Group string `toml:"group"`
+}
+
+// LogConfig is about the log, which goes to standard error.
+type LogConfig struct {
+	Level  string `toml:"level"`  // debug, info, warn, error
+	Format string `toml:"format"` // text, json
+}
+
+// Words of the configuration.
+const (
+	methodCertificate = "certificate"
+	methodPSK         = "psk"
+
+	childlessAllow = "allow"
+	childlessNever = "never"
+	childlessForce = "force"
+)
+
+// NewConfig returns a configuration with every default set. Lists that a file gives
+// replace the default.
+func NewConfig() *Config {
+	return &Config{
+		StateDir: DefaultStateDir,
+		Listen:   ListenConfig{Port: 500, NATTPort: 4500},
+		Auth:     AuthConfig{RemoteID: []string{"*"}, Unique: string(UniqueNo), SendCertificate: true},
+		Network: NetworkConfig{
+			Networks: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
+			Manage:   true,
+		},
+		Tunnel: TunnelConfig{Device: DefaultDevice, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
+		Crypto: CryptoConfig{IKE: "modern,compat", ESP: "modern,compat"},
+		Timers: TimersConfig{
+			RekeyIKE: config.Duration(4 * time.Hour), RekeyChild: config.Duration(time.Hour), Jitter: 0.1,
+			DPDDelay: config.Duration(30 * time.Second),
+		},
+		Control: ControlConfig{Socket: DefaultSocket},
+		Log:     LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// Unique says what it means that an identity has a session already when it
+// authenticates again.
+type Unique string
+
+// Ways to treat a second session of an identity.
+const (
+	// UniqueNo lets both live, unless the client says that it has no other session
+	// (INITIAL_CONTACT, RFC 7296 §2.4): then the old ones have died and are removed.
+	UniqueNo Unique = "no"
+	// UniqueNever lets both live in any case: several devices share one identity.
+	UniqueNever Unique = "never"
+	// UniqueReplace ends the old one.
+	UniqueReplace Unique = "replace"
+	// UniqueKeep refuses the new one.
+	UniqueKeep Unique = "keep"
+)

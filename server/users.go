@@ -1,0 +1,442 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/pki"
+)
+
+// Admin manages the users of a gateway, with the daemon running or not: both read the
+// same files.
+type Admin struct {
+	Path   string // of the configuration
+	Config *Config
+	Now    func() time.Time
+}
+
+// OpenAdmin reads the configuration. It need not be good enough for the daemon.
+func OpenAdmin(path string) (*Admin, error) {
+	c := NewConfig()
+	if err := config.DecodeFile(path, c); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no gateway configured at %s: make one with vpn-server init, or name the file with --config", path)
+		}
+		return nil, err
+	}
+	return &Admin{Path: path, Config: c, Now: time.Now}, nil
+}
+
+// UserKind is how a user authenticates.
+type UserKind string
+
+// Kinds of users.
+const (
+	CertificateUser UserKind = "certificate"
+	SharedKeyUser   UserKind = "psk"
+)
+
+// User is a user as the command line shows it.
+type User struct {
+	Name     string     `json:"name"`
+	Identity string     `json:"identity"`
+	Kind     UserKind   `json:"kind"`
+	State    string     `json:"state"` // active, expired, revoked
+	Added    time.Time  `json:"added"`
+	Expires  *time.Time `json:"expires,omitempty"`
+	Revoked  *time.Time `json:"revoked,omitempty"`
+	Profile  string     `json:"profile,omitempty"` // file, if it is still there
+}
+
+// States of a user.
+const (
+	UserActive  = "active"
+	UserExpired = "expired"
+	UserRevoked = "revoked"
+)
+
+// UserOptions refine a new user; the zero value is good.
+type UserOptions struct {
+	Identity  string // NAME@gateway if empty
+	SharedKey bool   // a pre-shared key instead of a certificate
+	Lifetime  time.Duration
+	KeyType   pki.KeyType
+	Replace   bool // an existing user gets new credentials, and the old ones end
+}
+
+// AddUser makes credentials for a user and the profile that holds them.
+func (a *Admin) AddUser(name string, o UserOptions) (*User, error) {
+	if err := profile.CheckName(name); err != nil {
+		return nil, reason.Wrap(reason.InvalidRequest, fmt.Errorf("user name: %w", err))
+	}
+	if o.SharedKey && o.Lifetime != 0 {
+		return nil, reason.New(reason.InvalidRequest, "a pre-shared key has no lifetime: leave the days out, and remove the user when it is time")
+	}
+	if o.Identity == "" {
+		o.Identity = a.identityFor(name)
+	}
+	if err := a.admitted(o.Identity); err != nil {
+		return nil, err
+	}
+	var user *User
+	err := a.locked(func() error {
+		if err := a.makeRoom(name, o); err != nil {
+			return err
+		}
+		add := a.addCertificateUser
+		if o.SharedKey {
+			add = a.addKeyUser
+		}
+		p, err := add(name, o)
+		if err != nil {
+			return err
+		}
+		defer p.Zero()
+		user, err = a.keepProfile(p, o)
+		return err
+	})
+	return user, err
+}
+
+// identityFor is the identity that a user gets: an e-mail address at the gateway's
+// name. A gateway without a name lends none.
+func (a *Admin) identityFor(name string) string {
+	if _, err := netip.ParseAddr(a.Config.Name); err == nil || a.Config.Name == "" {
+		return name + "@wayfarer.internal"
+	}
+	return name + "@" + a.Config.Name
+}
+
+// admitted checks that the daemon will let the identity in.
+func (a *Admin) admitted(identity string) error {
+	id, err := auth.ParseIdentity(identity)
+	if err != nil {
+		return reason.Wrap(reason.InvalidRequest, err)
+	}
+	for _, text := range a.Config.Auth.RemoteID {
+		if p, err := auth.ParsePattern(text); err == nil && p.Match(id) {
+			return nil
+		}
+	}
+	return reason.New(reason.InvalidRequest, "auth.remote_id in %s does not admit %s (it has %s): give another identity with --id", a.Path, id, strings.Join(a.Config.Auth.RemoteID, ", "))
+}
+
+// makeRoom makes sure that the name is free.
+func (a *Admin) makeRoom(name string, o UserOptions) error {
+	users, err := a.Users()
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		if u.Name != name && (u.Identity != o.Identity || u.State != UserActive) {
+			continue
+		}
+		if u.State != UserActive {
+			continue
+		}
+		if u.Name != name {
+			return reason.New(reason.AlreadyExists, "user %s has the identity %s already", u.Name, o.Identity)
+		}
+		if !o.Replace {
+			return reason.New(reason.AlreadyExists, "user %s: --replace gives new credentials and ends the old ones", name)
+		}
+		if err := a.end(u, pki.Superseded); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Admin) addCertificateUser(name string, o UserOptions) (*profile.Profile, error) {
+	p, err := a.openAuthority()
+	if err != nil {
+		return nil, err
+	}
+	b, err := p.IssueClient(o.Identity, pki.IssueOptions{Name: name, KeyType: o.KeyType, Lifetime: o.Lifetime})
+	if err != nil {
+		return nil, err
+	}
+	out := a.newProfile(name, o.Identity)
+	out.Auth = profile.Auth{Method: profile.Certificate, CA: string(b.CA), Certificate: string(b.Cert), Key: config.NewSecret(b.Key)}
+	return out, nil
+}
+
+// secretOctets is the length of a generated key: as strong as the strongest PRF.
+const secretOctets = 32
+
+func (a *Admin) addKeyUser(name string, o UserOptions) (*profile.Profile, error) {
+	users, err := LoadKeyUsers(a.Config.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	random := make([]byte, secretOctets)
+	if _, err := rand.Read(random); err != nil {
+		return nil, err
+	}
+	defer clear(random)
+	secret := base64.RawURLEncoding.AppendEncode(nil, random)
+	id, err := auth.ParseIdentity(o.Identity)
+	if err != nil {
+		return nil, reason.Wrap(reason.InvalidRequest, err)
+	}
+	users = append(users, KeyUser{Name: name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
+	if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
+		return nil, err
+	}
+	out := a.newProfile(name, o.Identity)
+	out.Auth = profile.Auth{Method: profile.PSK, PSK: config.NewSecret(slices.Clone(secret))}
+	return out, nil
+}
+
+// newProfile is a client's profile without credentials.
+func (a *Admin) newProfile(name, identity string) *profile.Profile {
+	c := a.Config
+	p := profile.New(name)
+	p.Server = profile.List(c.Addresses)
+	if len(p.Server) == 0 {
+		p.Server = profile.List{c.Name}
+	}
+	p.RemoteID = c.ID
+	if p.RemoteID == "" {
+		p.RemoteID = c.Name
+	}
+	p.ID = identity
+	if !slices.ContainsFunc(c.Network.Networks, func(n netip.Prefix) bool { return n.Bits() == 0 }) {
+		p.Tunnel.Routes.FromServer = true
+	}
+	p.Tunnel.NativeESP = c.Tunnel.NativeESP
+	return p
+}
+
+func (a *Admin) profilePath(name string) string {
+	return filepath.Join(a.Config.StateDir, profilesDir, name+".toml")
+}
+
+// keepProfile writes the profile and describes the user.
+func (a *Admin) keepProfile(p *profile.Profile, o UserOptions) (*User, error) {
+	data, err := p.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("write the profile of %s: %w", p.Name, err)
+	}
+	defer clear(data)
+	path := a.profilePath(p.Name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := atomicfile.WriteFile(path, data, 0o600); err != nil {
+		return nil, err
+	}
+	users, err := a.Users()
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range users {
+		if u.Name == p.Name && u.State == UserActive {
+			return &u, nil
+		}
+	}
+	return nil, fmt.Errorf("user %s has been made and is gone again", p.Name)
+}
+
+// Users lists all users, by name, the newest credentials of each first.
+func (a *Admin) Users() ([]User, error) {
+	out := []User{}
+	p, err := a.openAuthority()
+	if err == nil {
+		certificates, err := p.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range certificates {
+			if c.Kind == pki.KindClient {
+				out = append(out, a.certificateUser(c))
+			}
+		}
+	} else if a.Config.Auth.Certificate == "" && len(a.Config.Auth.CA) == 0 && !errors.Is(err, pki.ErrNoAuthority) {
+		return nil, err
+	}
+	keyUsers, err := LoadKeyUsers(a.Config.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keyUsers {
+		out = append(out, User{Name: k.Name, Identity: k.ID, Kind: SharedKeyUser, State: UserActive, Added: k.Added})
+	}
+	slices.SortStableFunc(out, func(x, y User) int {
+		if c := strings.Compare(x.Name, y.Name); c != 0 {
+			return c
+		}
+		return y.Added.Compare(x.Added)
+	})
+	for i := range out {
+		if _, err := os.Stat(a.profilePath(out[i].Name)); err == nil && out[i].State == UserActive {
+			out[i].Profile = a.profilePath(out[i].Name)
+		}
+	}
+	return out, nil
+}
+
+func (a *Admin) certificateUser(c pki.Certificate) User {
+	u := User{Name: c.Name, Kind: CertificateUser, State: UserActive, Added: c.NotBefore, Expires: &c.NotAfter, Revoked: c.RevokedAt}
+	if len(c.Identities) > 0 {
+		u.Identity = c.Identities[0]
+	}
+	switch {
+	case c.Revoked():
+		u.State = UserRevoked
+	case a.Now().After(c.NotAfter):
+		u.State = UserExpired
+	}
+	return u
+}
+
+// find returns the active user of a name or an identity.
+func (a *Admin) find(name string) (User, error) {
+	users, err := a.Users()
+	if err != nil {
+		return User{}, err
+	}
+	known := ""
+	for _, u := range users {
+		if u.Name != name && u.Identity != name {
+			continue
+		}
+		if u.State == UserActive {
+			return u, nil
+		}
+		known = u.State
+	}
+	if known != "" {
+		return User{}, reason.New(reason.NotFound, "user %s is %s", name, known)
+	}
+	return User{}, reason.New(reason.NotFound, "user %s; vpn-server user list shows all", name)
+}
+
+// EndUser ends a user's access: the certificate is revoked, or the shared key
+// forgotten, and the profile removed.
+func (a *Admin) EndUser(name string, why pki.Reason) (User, error) {
+	var u User
+	err := a.locked(func() (err error) {
+		if u, err = a.find(name); err != nil {
+			return err
+		}
+		return a.end(u, why)
+	})
+	return u, err
+}
+
+// end ends an active user. The lock is held.
+func (a *Admin) end(u User, why pki.Reason) error {
+	if u.Kind == SharedKeyUser {
+		users, err := LoadKeyUsers(a.Config.StateDir)
+		if err != nil {
+			return err
+		}
+		users = slices.DeleteFunc(users, func(k KeyUser) bool { return k.Name == u.Name })
+		if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
+			return err
+		}
+		return a.forgetProfile(u.Name)
+	}
+	p, err := a.openAuthority()
+	if err != nil {
+		return err
+	}
+	if _, err := p.Revoke(u.Name, why); err != nil {
+		return err
+	}
+	return a.forgetProfile(u.Name)
+}
+
+func (a *Admin) forgetProfile(name string) error {
+	if err := os.Remove(a.profilePath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Profile returns the profile of an active user.
+func (a *Admin) Profile(name string) ([]byte, error) {
+	u, err := a.find(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(a.profilePath(u.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, reason.New(reason.NotFound, "the profile of %s is not kept here any more: vpn-server user add --replace %s makes a new one", u.Name, u.Name)
+	}
+	return data, err
+}
+
+// ForgetProfile removes the kept profile of a user, which holds the private key, once
+// it has been handed out. The user stays.
+func (a *Admin) ForgetProfile(name string) error {
+	u, err := a.find(name)
+	if err != nil {
+		return err
+	}
+	return a.forgetProfile(u.Name)
+}
+
+// keyUserFile is the file of users with pre-shared keys.
+type keyUserFile struct {
+	Users []KeyUser `toml:"user"`
+}
+
+// LoadKeyUsers reads the users with pre-shared keys of a state directory.
+func LoadKeyUsers(stateDir string) ([]KeyUser, error) {
+	var f keyUserFile
+	err := config.DecodeFile(filepath.Join(stateDir, keyUsersFile), &f)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return f.Users, err
+}
+
+// saveKeyUsers replaces the file of users with pre-shared keys.
+func saveKeyUsers(stateDir string, users []KeyUser) error {
+	var b []byte
+	b = append(b, "# Users with pre-shared keys, kept by \"vpn-server user\".\n"...)
+	for _, u := range users {
+		for _, s := range []string{u.ID, string(u.Secret.Bytes())} {
+			if strings.ContainsAny(s, "\"\\") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				return reason.New(reason.InvalidRequest, "the identity or key of %s holds characters that cannot be kept: quotes, backslashes or control characters", u.Name)
+			}
+		}
+		b = fmt.Appendf(b, "\n[[user]]\nname = \"%s\"\nid = \"%s\"\nsecret = \"%s\"\nadded = %s\n", u.Name, u.ID, u.Secret.Bytes(), u.Added.UTC().Format(time.RFC3339))
+	}
+	defer clear(b)
+	return atomicfile.WriteFile(filepath.Join(stateDir, keyUsersFile), b, 0o600)
+}
+
+// locked runs f while no other command changes users.
+func (a *Admin) locked(f func() error) error {
+	if err := os.MkdirAll(a.Config.StateDir, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(a.Config.StateDir, "users.lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	return f()
+}
