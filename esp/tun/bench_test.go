@@ -92,9 +92,13 @@ func BenchmarkMemoryPerChild(b *testing.B) {
 	const hosts = 10000
 	for b.Loop() {
 		before := heapInUse()
-		s := manyHosts(b, hosts)
-		b.ReportMetric(float64(heapInUse()-before)/hosts, "B/child")
-		runtime.KeepAlive(s)
+		one := manyHosts(b, 1)
+		between := heapInUse()
+		many := manyHosts(b, hosts+1)
+		after := heapInUse()
+		b.ReportMetric(float64(after-between-(between-before))/hosts, "B/child")
+		runtime.KeepAlive(one)
+		runtime.KeepAlive(many)
 	}
 }
 

@@ -578,8 +578,16 @@ func TestDeviceLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.dev.failing = errors.New("no such device")
-	a.dev.in <- nil
+	for range maxReadFailures - 1 {
+		a.dev.in <- nil
+	}
+	a.dev.in <- [][]byte{udpPacket("10.0.0.1", "10.1.0.1", 3)} // it recovers
+	<-arrived
+	close(a.dev.in) // for good
 	<-a.dp.Done()
+	if n := a.dev.failures.Load(); n != 2*maxReadFailures-1 {
+		t.Errorf("gave up after %d failures", n)
+	}
 	if err := a.dp.Err(); !errors.Is(err, a.dev.failing) {
 		t.Fatalf("reason: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ func (f *fakeDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		return 0, os.ErrClosed
 	case pkts := <-f.in:
 		if pkts == nil {
+			f.failures.Add(1)
 			return 0, f.failing
 		}
 		for i, p := range pkts {

@@ -196,7 +196,7 @@ func transfer(t testing.TB, from, to *namespace, addr string, data []byte) []byt
 // families and directions, over a wide path and one that is narrower than the
 // devices.
 func TestRealDevices(t *testing.T) {
-	data := make([]byte, 4<<20)
+	data := make([]byte, 1<<20)
 	rng := rand.NewChaCha8([32]byte{5})
 	rng.Read(data)
 	for _, alg := range algorithms {

@@ -14,6 +14,8 @@ import (
 const (
 	// maxPacket is the largest IP packet.
 	maxPacket = 65535
+	// maxReadFailures in a row mean that the device will not recover.
+	maxReadFailures = 100
 	// deviceOffset is the room the device library needs in front of a packet for
 	// its virtio header, rounded up for alignment.
 	deviceOffset = 16
@@ -74,25 +76,32 @@ func newOutbound(d *DataPath) *outbound {
 	return o
 }
 
-// readDevice reads the TUN device until it is closed.
+// readDevice reads the TUN device until it is closed or fails for good. A single
+// failure may be about one packet, which the device library could not take apart.
 func (d *DataPath) readDevice() {
 	defer close(d.readerDone)
 	o := newOutbound(d)
-	for {
+	for failures := 0; ; {
 		n, err := d.dev.Read(o.bufs, o.sizes, outOffset)
 		if n > 0 {
 			o.process(n, d.cfg.Now())
 		}
-		if err == nil || errors.Is(err, tun.ErrTooManySegments) {
+		switch {
+		case err == nil, errors.Is(err, tun.ErrTooManySegments):
+			failures = 0
 			continue
+		case d.isClosing():
+			return
+		case errors.Is(err, os.ErrClosed):
+			err = errors.New("it was removed by someone else")
+		default:
+			if failures++; failures < maxReadFailures {
+				d.counters.outMalformed.Add(1)
+				continue
+			}
 		}
-		if !d.isClosing() && !errors.Is(err, os.ErrClosed) {
-			d.readerErr = fmt.Errorf("read from the TUN device: %w", err)
-			d.log.Error("the tunnel carries nothing any more: the TUN device cannot be read", "error", err)
-		} else if !d.isClosing() {
-			d.readerErr = errors.New("the TUN device was removed by someone else")
-			d.log.Error("the tunnel carries nothing any more", "error", d.readerErr)
-		}
+		d.readerErr = fmt.Errorf("read from the TUN device: %w", err)
+		d.log.Error("the tunnel carries nothing any more", "error", d.readerErr)
 		return
 	}
 }
