@@ -308,10 +308,16 @@ func TestTable(t *testing.T) {
 			t.Errorf("table:\n%s", out)
 		}
 	}
+	if present, err := Present(); err != nil || !present {
+		t.Errorf("present: %v %v", present, err)
+	}
 	for range 2 { // removing what is not there is no error
 		if err := Remove(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if present, err := Present(); err != nil || present {
+		t.Errorf("present: %v %v", present, err)
 	}
 }
 

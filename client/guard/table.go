@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -65,6 +66,20 @@ func Remove() error {
 		return nil
 	}
 	return explain("remove the netfilter guard", err)
+}
+
+// Present says whether the table is there. Other software may remove it: reloading a
+// firewall often begins with flushing everything.
+func Present() (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("open the netfilter socket: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, explain("look for the netfilter guard", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
 }
 
 func unsupported(err error) bool {

@@ -268,25 +268,36 @@ func (k *Kernel) removeRoutes(have []installedRoute, want []Route) error {
 	return failed
 }
 
-// addAddresses brings the interface up with the inner addresses. Duplicate address
-// detection has nobody to ask in a tunnel and would delay the first packet.
+// addAddresses brings the interface up with the inner addresses. What is there
+// already is not touched: each change is told to all who watch addresses, ourselves
+// included. Duplicate address detection has nobody to ask in a tunnel and would
+// delay the first packet.
 func (k *Kernel) addAddresses(link netlink.Link, want []netip.Addr) error {
 	if link == nil {
 		return nil
 	}
-	quietInterface(link.Attrs().Name)
-	if err := k.nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("bring interface %s up: %w", link.Attrs().Name, explain(err))
+	have, err := k.addresses(link)
+	if err != nil {
+		return err
+	}
+	name := link.Attrs().Name
+	if link.Attrs().RawFlags&unix.IFF_UP == 0 {
+		quietInterface(name)
+		if err := k.nl.LinkSetUp(link); err != nil {
+			return fmt.Errorf("bring interface %s up: %w", name, explain(err))
+		}
 	}
 	for _, a := range want {
-		address := &netlink.Addr{IPNet: ipNet(single(a)), Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE}
-		err := k.nl.AddrReplace(link, address)
+		if slices.ContainsFunc(have, func(h installedAddress) bool { return h.addr == a }) {
+			continue
+		}
+		err := k.nl.AddrReplace(link, &netlink.Addr{IPNet: ipNet(single(a)), Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE})
 		if a.Is6() && noIPv6(err) {
 			k.log.Warn("IPv6 is off on this machine: the inner IPv6 address cannot be used", "address", a)
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("set address %s on %s: %w", a, link.Attrs().Name, explain(err))
+			return fmt.Errorf("set address %s on %s: %w", a, name, explain(err))
 		}
 	}
 	return nil
@@ -296,21 +307,40 @@ func (k *Kernel) removeAddresses(link netlink.Link, want []netip.Addr) error {
 	if link == nil {
 		return nil
 	}
-	list, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(link, netlink.FAMILY_ALL) })
+	have, err := k.addresses(link)
 	if err != nil {
-		return fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+		return err
 	}
-	for _, have := range list {
-		a, ok := netip.AddrFromSlice(have.IP)
-		a = a.Unmap()
-		if !ok || a.IsLinkLocalUnicast() || slices.Contains(want, a) {
+	for _, h := range have {
+		if slices.Contains(want, h.addr) {
 			continue
 		}
-		if err := k.nl.AddrDel(link, &have); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("remove address %s from %s: %w", a, link.Attrs().Name, explain(err))
+		if err := k.nl.AddrDel(link, &h.raw); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s from %s: %w", h.addr, link.Attrs().Name, explain(err))
 		}
 	}
 	return nil
+}
+
+// installedAddress is an address with what is needed to remove it.
+type installedAddress struct {
+	addr netip.Addr
+	raw  netlink.Addr
+}
+
+// addresses lists those of an interface, but for link-local ones, which are the
+// kernel's affair.
+func (k *Kernel) addresses(link netlink.Link) (out []installedAddress, err error) {
+	list, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+	}
+	for _, raw := range list {
+		if a, ok := netip.AddrFromSlice(raw.IP); ok && !a.Unmap().IsLinkLocalUnicast() {
+			out = append(out, installedAddress{a.Unmap(), raw})
+		}
+	}
+	return out, nil
 }
 
 // quietInterface keeps the kernel from giving the tunnel a link-local address and

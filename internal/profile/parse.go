@@ -20,21 +20,25 @@ const MaxSize = config.MaxSize
 // holds all problems at once (config.AsProblems). Values that begin with "file:"
 // are read from the files they name; relative names start at the directory of
 // name, so a parsed profile is self-contained.
-func Parse(name string, data []byte) (*Profile, error) {
-	p, _, err := parse(name, data)
+func Parse(name string, data []byte, checks ...Check) (*Profile, error) {
+	p, _, err := parse(name, data, checks)
 	return p, err
 }
 
+// Check is a further check of a profile, by those who use it; what it finds is
+// reported with all the rest.
+type Check func(*Profile, *config.Problems)
+
 // Load reads the profile at path. The warnings are for the user; they stop nothing.
-func Load(path string) (p *Profile, warnings []string, err error) {
+func Load(path string, checks ...Check) (p *Profile, warnings []string, err error) {
 	data, err := readLimited(path, MaxSize)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read profile: %w", err)
 	}
-	return parse(path, data)
+	return parse(path, data, checks)
 }
 
-func parse(name string, data []byte) (*Profile, []string, error) {
+func parse(name string, data []byte, checks []Check) (*Profile, []string, error) {
 	p := New("")
 	doc, err := config.Parse(name, data, p)
 	if doc == nil {
@@ -46,6 +50,9 @@ func parse(name string, data []byte) (*Profile, []string, error) {
 	}
 	p.ReadFiles("", filepath.Dir(name), doc.Problems())
 	p.Check("", doc.Problems())
+	for _, check := range checks {
+		check(p, doc.Problems())
+	}
 	if err := doc.Problems().Err(); err != nil {
 		p.Zero()
 		return nil, nil, err

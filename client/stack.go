@@ -1,0 +1,274 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun"
+	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/shard"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// Mark is on every packet that the daemon itself sends (SO_MARK).
+const Mark = 0x5746
+
+// ikePort is where gateways listen (RFC 7296 §2).
+const ikePort = 500
+
+// Stack carries the sessions of a connection: sockets, TUN device, data path, engine.
+type Stack interface {
+	// Initiate starts a session with the gateway at an address.
+	Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr) (ike.SessionID, error)
+	// Session returns a snapshot; it is false when the session is gone.
+	Session(ctx context.Context, id ike.SessionID) (ike.SessionInfo, bool)
+	// CreateChild asks for a Child SA; it shows in the snapshots when it is there.
+	CreateChild(ctx context.Context, id ike.SessionID, remote []esp.Selector) error
+	// Close ends a session with a Delete; Closed follows. Abort ends it at once.
+	Close(id ike.SessionID, why reason.Code)
+	Abort(id ike.SessionID, why reason.Code)
+	// Stats returns the session's traffic.
+	Stats(id ike.SessionID) (esp.Stats, error)
+	// Events delivers ike.Established, Rekeyed, ChildDown and Closed.
+	Events() <-chan ike.Action
+	// Failed is closed when the stack cannot go on; Err says why.
+	Failed() <-chan struct{}
+	Err() error
+	// Device returns name and MTU of the TUN device.
+	Device() (name string, mtu int)
+	// Shutdown ends everything; the device disappears.
+	Shutdown()
+}
+
+// StackConfig says what a stack is made of.
+type StackConfig struct {
+	Interface      string
+	MTU            int
+	Port, NATTPort uint16
+	NativeESP      bool
+	Log            *slog.Logger
+}
+
+// stack is the real Stack.
+type stack struct {
+	log       *slog.Logger
+	transport *transport.Transport
+	path      *tun.DataPath
+	shard     *shard.Shard
+	workers   *shard.Workers
+	name      string
+
+	cancel context.CancelFunc
+	ran    chan struct{} // closed when the shard has ended
+	events chan ike.Action
+
+	failOnce sync.Once
+	failed   chan struct{}
+	err      error
+}
+
+// eventBuffer is more than a client's engine can tell before somebody listens.
+const eventBuffer = 256
+
+// inlet receives what arrives. The transport exists before what it feeds.
+type inlet struct {
+	stack atomic.Pointer[stack]
+}
+
+// HandleIKE hands an IKE message to the engine.
+func (i *inlet) HandleIKE(pair locator.Pair, data []byte) {
+	if s := i.stack.Load(); s != nil {
+		s.shard.Receive(pair, data)
+	}
+}
+
+// HandleESP hands ESP packets to the data path.
+func (i *inlet) HandleESP(batch []transport.ESPPacket) {
+	if s := i.stack.Load(); s != nil {
+		s.path.HandleESP(batch)
+	}
+}
+
+// NewStack opens sockets and device and starts the engine.
+func NewStack(cfg StackConfig) (Stack, error) {
+	if interfaceTaken(cfg.Interface) {
+		return nil, reason.New(reason.Conflict, "there is an interface %s already; another vpn-client may be running, or set another name with interface in client.toml", cfg.Interface)
+	}
+	in := &inlet{}
+	tr, err := transport.Listen(transport.Config{
+		IKEPort: cfg.Port, NATTPort: cfg.NATTPort, Ephemeral: true, Mark: Mark, RawESP: cfg.NativeESP,
+	}, in, cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("open the sockets for IKE and ESP: %w", err)
+	}
+	s := &stack{
+		log: cfg.Log, transport: tr, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+	}
+	if err := s.start(cfg, in); err != nil {
+		return nil, errors.Join(err, tr.Close())
+	}
+	return s, nil
+}
+
+func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
+	s.path, err = tun.New(tun.Config{Name: cfg.Interface, MTU: cfg.MTU, Send: s.transport, Events: s.dataPathEvent, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	if s.name, err = s.path.Name(); err != nil {
+		return errors.Join(fmt.Errorf("read the name of the TUN device: %w", err), s.path.Close())
+	}
+	ids, err := shard.NewIDs(1, rand.Reader)
+	if err != nil {
+		return errors.Join(err, s.path.Close())
+	}
+	engine := ike.NewEngine(ike.Config{
+		Log: cfg.Log, NewSessionID: ids.ForShard(0), NewChildID: ids.Child, NewESPSPI: ids.ESPSPI,
+		Shard: 0, Shards: 1, LastInbound: s.lastInbound, NATTPort: s.transport.LocalPort(transport.NATT),
+	})
+	const workers = 2 // one handshake at a time: key exchange and signature
+	s.workers = shard.NewWorkers(workers)
+	s.shard = shard.New(shard.Config{
+		Engine: engine, Send: s.transport.SendIKE, DataPath: s.path, Events: s.event, Workers: s.workers, Log: cfg.Log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go func() {
+		defer close(s.ran)
+		s.shard.Run(ctx)
+	}()
+	go s.watchDevice(ctx)
+	in.stack.Store(s)
+	return nil
+}
+
+// watchDevice notices when the TUN device is taken away.
+func (s *stack) watchDevice(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.path.Done():
+		if err := s.path.Err(); err != nil {
+			s.fail(fmt.Errorf("the TUN device %s is gone: %w", s.name, err))
+		}
+	}
+}
+
+func (s *stack) fail(err error) {
+	s.failOnce.Do(func() {
+		s.err = err
+		close(s.failed)
+	})
+}
+
+// event takes what the engine tells. It must not wait.
+func (s *stack) event(_ *shard.Shard, a ike.Action) {
+	switch a := a.(type) {
+	case ike.Established, ike.Rekeyed, ike.ChildDown, ike.Closed:
+		select {
+		case s.events <- a:
+		default:
+			s.fail(errors.New("the engine's events are not being taken"))
+		}
+	case ike.Refused:
+		s.log.Debug("message refused", "path", a.Pair.String(), "reason", a.Reason, "detail", a.Detail)
+	}
+}
+
+func (s *stack) dataPathEvent(ev esp.Event) {
+	if ev.Host != 0 {
+		s.shard.DataPathEvent(ev)
+	}
+}
+
+// lastInbound is asked by the engine, which judges liveness.
+func (s *stack) lastInbound(id ike.SessionID) time.Time {
+	st, err := s.path.QueryHost(esp.HostID(id))
+	if err != nil {
+		return time.Time{}
+	}
+	return st.LastIn
+}
+
+func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr) (id ike.SessionID, err error) {
+	local, _, err := s.transport.LocalAddressFor(remote)
+	if err != nil {
+		return 0, &failure{code: reason.NoNetwork, detail: err.Error()}
+	}
+	pair := locator.Pair{
+		Local:  netip.AddrPortFrom(local, s.transport.LocalPort(transport.IKE)),
+		Remote: netip.AddrPortFrom(remote, ikePort),
+	}
+	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) { id, err = e.Initiate(now, p, pair) })
+	if callErr != nil {
+		return 0, callErr
+	}
+	return id, err
+}
+
+func (s *stack) Session(ctx context.Context, id ike.SessionID) (info ike.SessionInfo, ok bool) {
+	if err := s.shard.Call(ctx, func(_ time.Time, e shard.Engine) { info, ok = e.Session(id) }); err != nil {
+		return ike.SessionInfo{}, false
+	}
+	return info, ok
+}
+
+// childCreator is the part of the engine that drivers of gateways do without.
+type childCreator interface {
+	CreateChild(now time.Time, id ike.SessionID, local, remote []esp.Selector) error
+}
+
+func (s *stack) CreateChild(ctx context.Context, id ike.SessionID, remote []esp.Selector) (err error) {
+	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
+		c, ok := e.(childCreator)
+		if !ok {
+			err = errors.New("this engine makes no Child SAs by itself")
+			return
+		}
+		err = c.CreateChild(now, id, nil, remote)
+	})
+	return errors.Join(callErr, err)
+}
+
+func (s *stack) Close(id ike.SessionID, why reason.Code) {
+	s.shard.Do(func(now time.Time, e shard.Engine) { e.Close(now, id, why) })
+}
+
+func (s *stack) Abort(id ike.SessionID, why reason.Code) {
+	s.shard.Do(func(now time.Time, e shard.Engine) { e.Abort(now, id, why) })
+}
+
+func (s *stack) Stats(id ike.SessionID) (esp.Stats, error) { return s.path.QueryHost(esp.HostID(id)) }
+func (s *stack) Events() <-chan ike.Action                 { return s.events }
+func (s *stack) Failed() <-chan struct{}                   { return s.failed }
+func (s *stack) Device() (string, int)                     { return s.name, s.path.MTU() }
+
+func (s *stack) Err() error {
+	select {
+	case <-s.failed:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+func (s *stack) Shutdown() {
+	s.cancel()
+	<-s.ran
+	s.workers.Close()
+	if err := s.transport.Close(); err != nil {
+		s.log.Warn("sockets not closed", "error", err)
+	}
+	if err := s.path.Close(); err != nil {
+		s.log.Warn("data path not closed", "error", err)
+	}
+}
