@@ -23,7 +23,9 @@ import (
 type fakeDevice struct {
 	mtu   int
 	batch int
-	in    chan [][]byte // batches of packets for Read; nil makes it fail
+	in    chan [][]byte // batches of packets for Read; nil makes it fail once
+
+	failures atomic.Int32
 
 	mu      sync.Mutex
 	written [][]byte
