@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/cli"
+	"github.com/wayfarer-vpn/wayfarer/server"
+	"github.com/wayfarer-vpn/wayfarer/server/network"
+)
+
+func runCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "run",
+		Usage: "run the gateway in the foreground",
+		Description: cli.Describe("SIGTERM and SIGINT end it: clients are told, and what it has installed is removed, except for the routes that keep packets for clients from leaving in clear. "+
+			"SIGHUP reads the configuration again. It tells systemd when it is ready and serves its watchdog.",
+			cli.Example{Command: "vpn-server run", Does: "Run with the default configuration"},
+			cli.Example{Command: "vpn-server run --config ./server.toml", Does: "Run with another one"}),
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c); err != nil {
+				return err
+			}
+			return run(c)
+		},
+	}
+}
+
+func run(c *urfave.Context) error {
+	settings, err := server.Load(c.String(flagConfig), time.Now())
+	if err != nil {
+		return configError(c, err)
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	d := &server.Daemon{Settings: settings, Version: cli.Version(), Output: os.Stderr, Reload: hangup}
+	return explainRun(d.Run(c.Context))
+}
+
+// configError gives errors of the configuration their exit code, and a way out where
+// there is no configuration at all.
+func configError(c *urfave.Context, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return &cli.Error{Code: cli.ExitUsage, Err: err, Hint: fmt.Sprintf("Make a gateway with vpn-server init, or name its configuration with --config (now %s).", c.String(flagConfig))}
+	}
+	return &cli.Error{Code: cli.ExitUsage, Err: err}
+}
+
+// explainRun adds what to do to errors that the machine causes.
+func explainRun(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return &cli.Error{Code: cli.ExitPermission, Err: err, Hint: "The gateway needs root, or the capabilities CAP_NET_ADMIN, CAP_NET_BIND_SERVICE and, for native ESP, CAP_NET_RAW."}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &cli.Error{Err: err, Hint: "Another IKE daemon is running: ss -ulpn 'sport = :500' names it. End it, or give the gateway other ports in [listen]."}
+	}
+	return err
+}
+
+func checkCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "check",
+		Usage: "check the configuration and everything it names",
+		Description: cli.Describe("All problems are reported at once, with file and line. Certificates that have expired, and firewalls that will drop the clients' traffic, are warnings. The exit code is 2 when something is wrong.",
+			cli.Example{Command: "vpn-server check", Does: "Check the default configuration"},
+			cli.Example{Command: "vpn-server check --config new.toml && mv new.toml /etc/wayfarer/server.toml", Does: "Check before using"}),
+		Flags: []urfave.Flag{cli.JSONFlag()},
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c); err != nil {
+				return err
+			}
+			result := server.Check(c.String(flagConfig), time.Now())
+			if err := cli.Print(c, result, func(w io.Writer) error { return printCheck(w, result) }); err != nil {
+				return err
+			}
+			if result.OK {
+				return nil
+			}
+			return cli.Exitf(cli.ExitUsage, "%s cannot be used", c.String(flagConfig))
+		},
+	}
+}
+
+func printCheck(w io.Writer, r *server.CheckResult) error {
+	for _, p := range r.Problems {
+		fmt.Fprintln(w, cli.Clean(p.Text))
+	}
+	for _, text := range r.Warnings {
+		fmt.Fprintln(w, "warning: "+cli.Clean(text))
+	}
+	if r.OK {
+		fmt.Fprintln(w, r.File+": good")
+	}
+	return nil
+}
+
+func cleanupCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "cleanup",
+		Usage: "remove what a gateway has left on this machine's network",
+		Description: "After its end the gateway leaves routes and rules that make the clients' addresses unreachable, so that no packet for a client leaves in clear. " +
+			"This removes them, for a machine that will not be a gateway any more. A reboot does the same. It must not run beside the gateway.",
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c); err != nil {
+				return err
+			}
+			stateDir := server.DefaultStateDir
+			if a, err := server.OpenAdmin(c.String(flagConfig)); err == nil {
+				stateDir = a.Config.StateDir
+			}
+			if err := server.Running(c.Context, socketPath(c)); err != nil {
+				return err
+			}
+			return network.New(filepath.Join(stateDir, "network.json"), server.NewLog(os.Stderr, "text", nil)).Remove()
+		},
+	}
+}
