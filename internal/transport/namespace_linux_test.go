@@ -44,13 +44,14 @@ func TestLinkLocal(t *testing.T) {
 	inNamespace(t, func() {
 		setLoopback(t, 65536)
 		addr := netip.MustParseAddr("fe80::1")
-		index := addLink(t, "wlan0", "fe80::1/64")
+		// Here, since on other interfaces IPv6 waits for the carrier.
+		index := addAddress(t, "lo", "fe80::1/64")
 		recA, recB := newRecorder(), newRecorder()
 		a := listen(t, Config{FollowRoutes: true}, recA)
-		b := listen(t, Config{FollowRoutes: true, Addresses: []netip.Addr{addr.WithZone("wlan0")}}, recB)
+		b := listen(t, Config{FollowRoutes: true, Addresses: []netip.Addr{addr.WithZone("lo")}}, recB)
 		byIndex := pairTo(a, b, NATT, addr, addr)
 		byIndex.Interface = index
-		byZone := pairTo(a, b, NATT, addr, addr.WithZone("wlan0"))
+		byZone := pairTo(a, b, NATT, addr, addr.WithZone("lo"))
 		for _, pair := range []locator.Pair{byIndex, byZone} {
 			if err := a.SendIKE(pair, ikeMessage(1, 28)); err != nil {
 				t.Errorf("%s: %v", pair, err)
@@ -71,7 +72,7 @@ func TestLinkLocal(t *testing.T) {
 		if err := a.SendIKE(pair, ikeMessage(1, 28)); err == nil {
 			t.Error("sent to a link-local address without interface")
 		}
-		local, found, err := a.LocalAddressFor(addr.WithZone("wlan0"))
+		local, found, err := a.LocalAddressFor(addr.WithZone("lo"))
 		if err != nil || local != addr || found != index {
 			t.Errorf("way to %s: %s, interface %d, %v", addr, local, found, err)
 		}
@@ -108,31 +109,56 @@ func TestRouteByMark(t *testing.T) {
 	})
 }
 
+// addLink makes one end of a link that leads nowhere.
 func addLink(t *testing.T, name, prefix string) int {
 	t.Helper()
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-far"}
-	addr, err := netlink.ParseAddr(prefix)
+	err := netlink.LinkAdd(link)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		t.Errorf("add %s: %v", name, err)
+		runtime.Goexit()
+	}
+	return addAddress(t, name, prefix)
+}
+
+func addAddress(t *testing.T, name, prefix string) int {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	var addr *netlink.Addr
+	if err == nil {
+		addr, err = netlink.ParseAddr(prefix)
+	}
 	if err == nil {
 		addr.Flags = unix.IFA_F_NODAD
-		err = netlink.LinkAdd(link)
-	}
-	var far netlink.Link
-	if err == nil {
-		far, err = netlink.LinkByName(link.PeerName)
-	}
-	for _, end := range []netlink.Link{far, link} {
-		if err == nil {
-			err = netlink.LinkSetUp(end)
-		}
-	}
-	if err == nil {
 		err = netlink.AddrReplace(link, addr)
 	}
 	if err != nil {
-		t.Errorf("add %s with %s: %v", name, prefix, err)
+		t.Errorf("add %s to %s: %v", prefix, name, err)
 		runtime.Goexit()
 	}
-	return link.Index
+	for !hasLocalRoute(t, addr.IP) { // IPv6 adds it a moment after the address
+		runtime.Gosched()
+	}
+	return link.Attrs().Index
+}
+
+// hasLocalRoute reports whether packets to an address of this machine arrive.
+func hasLocalRoute(t *testing.T, ip net.IP) bool {
+	t.Helper()
+	family, bits := unix.AF_INET, 32
+	if ip.To4() == nil {
+		family, bits = unix.AF_INET6, 128
+	}
+	want := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)}}
+	routes, err := netlink.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	if err != nil {
+		t.Errorf("list local routes: %v", err)
+		runtime.Goexit()
+	}
+	return len(routes) > 0
 }
 
 func addDefault(t *testing.T, index, table int) {
