@@ -65,7 +65,9 @@ func (l *loader) identity(local *auth.Local) {
 	}
 	local.ID = id
 	if local.Key == nil {
-		return // shared keys only
+		// The engine proves itself with the peer's own key where keys differ.
+		local.PSK, _ = l.keys.only()
+		return
 	}
 	if err := local.Prepare(); err != nil {
 		l.problems.Add("auth.certificate", "%v", err)

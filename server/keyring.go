@@ -62,6 +62,26 @@ func (k *keyring) find(id auth.Identity) ([]byte, bool) {
 
 func (k *keyring) empty() bool { return len(k.exact) == 0 && len(k.patterns) == 0 }
 
+// only returns the key if there is just one, however many identities it is for.
+func (k *keyring) only() (secret []byte, ok bool) {
+	var all []config.Secret
+	for _, s := range k.exact {
+		all = append(all, s)
+	}
+	for _, p := range k.patterns {
+		all = append(all, p.secret)
+	}
+	for _, s := range all {
+		if !s.Equal(all[0]) {
+			return nil, false
+		}
+	}
+	if len(all) == 0 {
+		return nil, false
+	}
+	return all[0].Bytes(), true
+}
+
 // fingerprint identifies the key of an identity without holding it, to see whether a
 // reload has changed it. Zero stands for no key.
 func (k *keyring) fingerprint(id auth.Identity) (sum [8]byte) {
