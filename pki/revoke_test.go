@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -119,8 +120,11 @@ func TestCRLCatchesUp(t *testing.T) {
 		"old":     func() error { return os.WriteFile(a.path(crlFile), old, 0o600) },
 		"missing": func() error { return os.Remove(a.path(crlFile)) },
 		"damaged": func() error { return os.WriteFile(a.path(crlFile), old[:len(old)/2], 0o600) },
-		"another authority's": func() error {
-			return os.WriteFile(a.path(crlFile), must[[]byte](t)(newAuthority(t, Options{}).CRL()), 0o600)
+		"another authority's": func() error { // with the right number
+			other := newAuthority(t, Options{})
+			ix := must[*index](t)(a.readIndex())
+			key := must[crypto.Signer](t)(other.key())
+			return os.WriteFile(a.path(crlFile), must[[]byte](t)(signCRL(&index{CRLNumber: ix.CRLNumber}, other.cert, key, testNow)), 0o600)
 		},
 	} {
 		if err := damage(); err != nil {

@@ -91,11 +91,11 @@ func TestParseCertPayloads(t *testing.T) {
 }
 
 // useCertificates does with certificates what a peer makes us do.
-func useCertificates(t *testing.T, certs []*x509.Certificate, crls []*x509.RevocationList) {
+func useCertificates(t *testing.T, roots, certs []*x509.Certificate, crls []*x509.RevocationList) {
 	if len(certs) > maxCertPayloads {
 		certs = certs[:maxCertPayloads]
 	}
-	r := &Remote{ID: Any(), AllowSignature: true, Roots: fuzzRoots(t), CRLs: crls, RequireCRL: true, Cache: NewCache(4)}
+	r := &Remote{ID: Any(), AllowSignature: true, Roots: roots, CRLs: crls, RequireCRL: true, Cache: NewCache(4)}
 	for _, c := range certs {
 		_ = describe(c)
 		_ = namesIn(c)
@@ -137,6 +137,7 @@ func FuzzParseCertPayloads(f *testing.F) {
 			f.Add(uint8(message.CertX509Signature), certs[0].Raw, uint8(message.CertCRL), crls[0].Raw)
 		}
 	}
+	roots := fuzzRoots(f)
 	f.Fuzz(func(t *testing.T, encoding1 uint8, data1 []byte, encoding2 uint8, data2 []byte) {
 		certs, crls, err := ParseCertPayloads([]*message.Cert{
 			{Encoding: message.CertEncoding(encoding1), Data: data1},
@@ -148,6 +149,6 @@ func FuzzParseCertPayloads(f *testing.F) {
 			}
 			return
 		}
-		useCertificates(t, certs, crls)
+		useCertificates(t, roots, certs, crls)
 	})
 }

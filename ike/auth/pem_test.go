@@ -172,6 +172,7 @@ func FuzzLoadKeyPEM(f *testing.F) {
 
 func FuzzLoadCertificatesPEM(f *testing.F) {
 	addPEMFiles(f, "*.pem", "*.crl")
+	roots := fuzzRoots(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		certs, err := LoadCertificatesPEM(data)
 		if (err == nil) != (len(certs) > 0) {
@@ -179,7 +180,7 @@ func FuzzLoadCertificatesPEM(f *testing.F) {
 		}
 		// Whatever parsed must be safe to show, match and build chains with.
 		if err == nil {
-			useCertificates(t, certs, nil)
+			useCertificates(t, roots, certs, nil)
 		}
 		crls, err := LoadCRLPEM(data)
 		if (err == nil) != (len(crls) > 0) {
