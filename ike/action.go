@@ -131,6 +131,16 @@ type Rekeyed struct {
 	OldChild, NewChild esp.ChildID // Child SA
 }
 
+// PathChanged tells that a session goes on over another path.
+type PathChanged struct {
+	Session  SessionID
+	From, To locator.Pair
+	Cause    string
+	Verified bool // the new pair had been verified before
+	// Gap is how long nothing had been heard on the old pair, zero if unknown.
+	Gap time.Duration
+}
+
 // ChildDown tells that a Child SA is gone without a successor while the session
 // lives.
 type ChildDown struct {
@@ -171,6 +181,7 @@ func (RemoveChild) action()      {}
 func (Established) action()      {}
 func (Rekeyed) action()          {}
 func (ChildDown) action()        {}
+func (PathChanged) action()      {}
 func (Closed) action()           {}
 func (Refused) action()          {}
 

@@ -321,6 +321,14 @@ func (e *Engine) CheckLiveness(now time.Time, id SessionID) error {
 
 // DataPathEvent tells the engine what the data path noticed.
 func (e *Engine) DataPathEvent(now time.Time, ev esp.Event) {
+	if s := e.sessions[SessionID(ev.Host)]; s != nil && s.state == Up {
+		for _, t := range s.tasks {
+			if o, ok := t.(DataPathObserver); ok {
+				o.DataPathEvent(now, ev)
+			}
+		}
+		e.reschedule(s)
+	}
 	s := e.children[ev.Child]
 	if s == nil {
 		return

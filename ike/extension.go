@@ -3,6 +3,7 @@ package ike
 import (
 	"time"
 
+	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -51,8 +52,124 @@ type Extension interface {
 	Begin(s *Session) Task
 }
 
-// PathObserver is a Task that wants to hear of authenticated messages that came
-// on another pair than the session's (RFC 4555 §3.8).
+// PathObserver is a Task that wants to hear of every authenticated message and the
+// pair it came on: also of repeated responses, which show that another pair works
+// (RFC 4555 §3.8, §3.10).
 type PathObserver interface {
-	PathObserved(now time.Time, pair locator.Pair)
+	Heard(now time.Time, pair locator.Pair, response bool)
 }
+
+// Timed is a Task with a deadline of its own; zero means none.
+type Timed interface {
+	Deadline() time.Time
+	Tick(now time.Time)
+}
+
+// DataPathObserver is a Task that wants to hear what the data path noticed about
+// the session's host: SourceChanged, Unanswered.
+type DataPathObserver interface {
+	DataPathEvent(now time.Time, ev esp.Event)
+}
+
+// Retransmitter is a Task that says over which pairs a request that goes unanswered
+// is repeated; sent counts the transmissions so far. None means the session's own.
+type Retransmitter interface {
+	RetransmitOver(now time.Time, sent int) []locator.Pair
+}
+
+// WithSession runs f on an established session, for daemons that have something to
+// tell to a task of it: a changed address, for instance.
+func (e *Engine) WithSession(now time.Time, id SessionID, f func(now time.Time, s *Session)) error {
+	s, err := e.established(id)
+	if err != nil {
+		return err
+	}
+	f(now, s)
+	e.reschedule(s)
+	return nil
+}
+
+// EachSession runs f on every established session.
+func (e *Engine) EachSession(now time.Time, f func(now time.Time, s *Session)) {
+	for _, s := range e.sessions {
+		if s.state == Up {
+			f(now, s)
+			e.reschedule(s)
+		}
+	}
+}
+
+// TaskOf returns the session's task of a type.
+func TaskOf[T Task](s *Session) (T, bool) {
+	for _, t := range s.tasks {
+		if x, ok := t.(T); ok {
+			return x, true
+		}
+	}
+	var none T
+	return none, false
+}
+
+// Outstanding says whether a request of ours waits for its response.
+func (s *Session) Outstanding() bool { return s.sa.out != nil }
+
+// SendOutstanding sends the request that waits for its response once more, over
+// other pairs than the session's. The peer answers each where it came from
+// (RFC 7296 §2.11).
+func (s *Session) SendOutstanding(pairs []locator.Pair) {
+	if s.sa.out == nil {
+		return
+	}
+	for _, p := range pairs {
+		s.sa.sendOver(p)
+	}
+}
+
+// NAT says what NAT detection found last.
+func (s *Session) NAT() (local, peer bool) { return s.nat.local, s.nat.peer }
+
+// AddNATDetection adds the NAT detection notifies for the exchange's pair
+// (RFC 7296 §2.23, RFC 4555 §3.5).
+func (x *Exchange) AddNATDetection() {
+	if x.Session.nat.supported {
+		x.addNATDetection()
+	}
+}
+
+// DetectNAT reads the peer's NAT detection notifies and returns the path that
+// follows from them for the exchange's pair.
+func (x *Exchange) DetectNAT() esp.Path {
+	s := x.Session
+	if s.nat.supported && x.Notify(message.NATDetectionSourceIP) != nil {
+		x.detectNAT()
+	}
+	return s.pathFor(x.Pair)
+}
+
+// MoveIKE sends the session's IKE messages over another path from now on.
+func (s *Session) MoveIKE(p esp.Path) { s.path = p }
+
+// MoveESP sends the session's ESP over another path from now on.
+func (s *Session) MoveESP(p esp.Path) {
+	if s.hosted {
+		s.Act(MoveHost{Session: s.id, Path: p})
+	}
+}
+
+// AnswersFrom is a Task that allows a request to be repeated from another address
+// than the session's: a peer that moves may not know whether its request arrived
+// (RFC 4555 §3.5).
+type AnswersFrom interface {
+	AnswerAgain(now time.Time, pair locator.Pair) bool
+}
+
+// PathFor is the path over a pair with what is known of NATs.
+func (s *Session) PathFor(pair locator.Pair) esp.Path { return s.pathFor(pair) }
+
+// NATTPorts are the ports of IKE and ESP in UDP, ours and the peer's.
+func (s *Session) NATTPorts() (local, remote uint16) {
+	return s.engine.cfg.NATTPort, s.path.Pair.Remote.Port()
+}
+
+// Random returns random octets from the engine's source.
+func (s *Session) Random(n int) []byte { return s.engine.random(n) }

@@ -79,22 +79,30 @@ func (s *Session) checkLiveness(now time.Time) {
 	}
 }
 
-// Request sends an INFORMATIONAL request with the payloads; then gets the
-// response. For tasks such as MOBIKE.
-func (s *Session) Request(now time.Time, payloads []message.Payload, then func(x *Exchange)) {
-	s.sa.enqueue(now, &taskRequest{payloads, then})
+// Request sends an INFORMATIONAL request when it is its turn, before others that
+// wait. Only then build adds its payloads, so that they tell the state of that
+// moment; false gives the request up. then gets the response.
+func (s *Session) Request(now time.Time, build func(x *Exchange) bool, then func(x *Exchange)) {
+	s.sa.urgent(now, &taskRequest{build, then})
 }
 
 // taskRequest is an INFORMATIONAL request of a task.
 type taskRequest struct {
-	payloads []message.Payload
-	then     func(x *Exchange)
+	build func(x *Exchange) bool
+	then  func(x *Exchange)
 }
 
 func (*taskRequest) exchange() message.ExchangeType { return message.Informational }
+
 func (r *taskRequest) prepare(now time.Time, sa *ikeSA) {
-	sa.transmit(now, r.payloads)
+	x := sa.session.newExchange(now, message.Informational, sa.session.path.Pair, nil)
+	if !r.build(x) {
+		sa.withdraw(now)
+		return
+	}
+	sa.transmit(now, x.Out)
 }
+
 func (r *taskRequest) response(_ time.Time, _ *ikeSA, x *Exchange) { r.then(x) }
 func (r *taskRequest) unanswered(now time.Time, sa *ikeSA)         { sa.peerSilent(now) }
 

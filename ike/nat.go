@@ -8,6 +8,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
 // natState is what NAT detection found (RFC 7296 §2.23). A peer that wants ESP in
@@ -110,8 +111,10 @@ func natHash(spii, spir message.SPI, a netip.AddrPort) []byte {
 // espPath is the session's path as the data path needs it: in UDP when a NAT is in
 // the way or native ESP is not wanted, with keepalives when the NAT is ours to
 // keep open.
-func (s *Session) espPath() esp.Path {
-	p := esp.Path{Pair: s.path.Pair}
+func (s *Session) espPath() esp.Path { return s.pathFor(s.path.Pair) }
+
+func (s *Session) pathFor(pair locator.Pair) esp.Path {
+	p := esp.Path{Pair: pair}
 	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || !s.policy.NativeESP)
 	if s.nat.local {
 		p.Keepalive = s.policy.KeepaliveInterval

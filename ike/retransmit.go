@@ -41,7 +41,9 @@ func (sa *ikeSA) launch(now time.Time, packets [][]byte) {
 
 // send transmits the request in flight over the session's present pair.
 func (sa *ikeSA) send(now time.Time) {
-	sa.sendOver(sa.session.path.Pair)
+	for _, pair := range sa.nextPairs(now) {
+		sa.sendOver(pair)
+	}
 	o := sa.out
 	o.sent++
 	spread := 1 + sendJitter*(2*sa.session.engine.randomFraction()-1)
@@ -50,6 +52,19 @@ func (sa *ikeSA) send(now time.Time) {
 		o.nextAt = o.giveUpAt
 	}
 	o.interval = min(time.Duration(float64(o.interval)*backoff), maxRetransmit)
+}
+
+// nextPairs are the pairs for the next transmission.
+func (sa *ikeSA) nextPairs(now time.Time) []locator.Pair {
+	s := sa.session
+	for _, t := range s.tasks {
+		if r, ok := t.(Retransmitter); ok && s.state == Up {
+			if pairs := r.RetransmitOver(now, sa.out.sent); len(pairs) > 0 {
+				return pairs
+			}
+		}
+	}
+	return []locator.Pair{s.path.Pair}
 }
 
 // sendOver transmits the request in flight over a pair, without counting it.

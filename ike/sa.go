@@ -168,8 +168,9 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 		return
 	}
 	payloads, err := message.ParsePayloads(first, inner)
-	sa.heard(now, pair)
+	sa.heard(now, pair, m.Response())
 	switch {
+	case m.Response() && !sa.awaits(&m.Header):
 	case m.Response():
 		sa.receiveResponse(now, pair, m, payloads, err)
 	default:
@@ -181,7 +182,8 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 // flight, the next request, or the last request again.
 func (sa *ikeSA) expects(h *message.Header) bool {
 	if h.Response() {
-		return sa.out != nil && h.MessageID == sa.out.id && h.Exchange == sa.current.exchange()
+		// The last response once more is of interest for the pair it comes on.
+		return sa.awaits(h) || h.MessageID+1 == sa.nextID
 	}
 	if h.MessageID == sa.expectID {
 		return !sa.busy && sa.state != saRefused
@@ -189,15 +191,18 @@ func (sa *ikeSA) expects(h *message.Header) bool {
 	return h.MessageID+1 == sa.expectID && sa.answer != nil
 }
 
+// awaits says whether a message is the response to the request in flight.
+func (sa *ikeSA) awaits(h *message.Header) bool {
+	return sa.out != nil && h.MessageID == sa.out.id && h.Exchange == sa.current.exchange()
+}
+
 // heard notes an authenticated message of the peer.
-func (sa *ikeSA) heard(now time.Time, pair locator.Pair) {
+func (sa *ikeSA) heard(now time.Time, pair locator.Pair, response bool) {
 	s := sa.session
 	s.lastIn = now
-	if pair != s.path.Pair {
-		for _, t := range s.tasks {
-			if o, ok := t.(PathObserver); ok {
-				o.PathObserved(now, pair)
-			}
+	for _, t := range s.tasks {
+		if o, ok := t.(PathObserver); ok {
+			o.Heard(now, pair, response)
 		}
 	}
 }
@@ -220,7 +225,7 @@ func (sa *ikeSA) receiveResponse(now time.Time, pair locator.Pair, m *message.Me
 
 func (sa *ikeSA) receiveRequest(now time.Time, pair locator.Pair, m *message.Message, payloads []message.Payload, bad error) {
 	if m.MessageID != sa.expectID {
-		sa.repeatAnswer(pair)
+		sa.repeatAnswer(now, pair)
 		return
 	}
 	sa.busy = true
@@ -237,11 +242,18 @@ func (sa *ikeSA) receiveRequest(now time.Time, pair locator.Pair, m *message.Mes
 	sa.serve(now, rq)
 }
 
-// repeatAnswer sends the last response again, but only to where the session's
-// peer is: a replayed request must not send anything to a third party.
-func (sa *ikeSA) repeatAnswer(pair locator.Pair) {
+// repeatAnswer sends the last response again. A replayed request must not send
+// anything to a third party: elsewhere than to the session's address it goes only
+// if a task allows it.
+func (sa *ikeSA) repeatAnswer(now time.Time, pair locator.Pair) {
 	s := sa.session
-	if pair.Remote.Addr() != s.path.Pair.Remote.Addr() {
+	allowed := pair.Remote.Addr() == s.path.Pair.Remote.Addr()
+	for _, t := range s.tasks {
+		if a, ok := t.(AnswersFrom); ok && !allowed {
+			allowed = a.AnswerAgain(now, pair)
+		}
+	}
+	if !allowed {
 		return
 	}
 	for _, p := range sa.answer {

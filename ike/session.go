@@ -110,6 +110,11 @@ func (s *Session) deadline() time.Time {
 	if s.state == Up {
 		at = earlier(at, s.rekeyAt)
 		at = earlier(at, s.livenessAt())
+		for _, t := range s.tasks {
+			if t, ok := t.(Timed); ok {
+				at = earlier(at, t.Deadline())
+			}
+		}
 		for _, c := range s.children {
 			at = earlier(at, c.rekeyAt)
 			at = earlier(at, c.expireAt)
@@ -158,6 +163,11 @@ func (s *Session) tick(now time.Time) {
 			s.startDeleteChild(now, c, reason.LifetimeExpired)
 		case due(c.rekeyAt):
 			s.startRekeyChild(now, c)
+		}
+	}
+	for _, t := range s.tasks {
+		if t, ok := t.(Timed); ok && due(t.Deadline()) {
+			t.Tick(now)
 		}
 	}
 	if due(s.livenessAt()) {
@@ -290,17 +300,6 @@ func (s *Session) each(x *Exchange, step func(Task, *Exchange) error) error {
 		}
 	}
 	return nil
-}
-
-// movePath changes where the session's packets go, on both planes.
-func (s *Session) movePath(p esp.Path) {
-	if p == s.path {
-		return
-	}
-	s.path = p
-	if s.hosted {
-		s.Act(MoveHost{Session: s.id, Path: p})
-	}
 }
 
 // info makes a snapshot.
