@@ -147,6 +147,12 @@ func (l LogConfig) level() (level slog.Level, err error) {
 	return level, nil
 }
 
+// LogLevel is the level of the log; the configuration has been checked.
+func (c *Config) LogLevel() slog.Level {
+	level, _ := c.Log.level()
+	return level
+}
+
 // Store is where the profiles are.
 func (c *Config) Store() Store { return Store{c.ProfileDir} }
 

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/wayfarer-vpn/wayfarer/client"
+	"github.com/wayfarer-vpn/wayfarer/internal/cli"
+)
+
+func statusCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "status",
+		Usage: "show whether this machine is connected, and how",
+		Description: cli.Describe("\"connected\" means that the gateway answers. When it does not, the state is \"degraded\", with the reason.",
+			cli.Example{Command: "vpn-client status"},
+			cli.Example{Command: "vpn-client status --watch", Does: "Follow it until interrupted"},
+			cli.Example{Command: "vpn-client status --check || notify-send 'VPN is down'", Does: "In a script"}),
+		Flags: []urfave.Flag{
+			&urfave.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "go on showing it as it changes"},
+			&urfave.BoolFlag{Name: "check", Usage: "print nothing; the exit code is 4 unless connected"},
+			cli.JSONFlag(),
+		},
+		Action: status,
+	}
+}
+
+func status(c *urfave.Context) error {
+	if _, err := cli.Args(c); err != nil {
+		return err
+	}
+	d, err := daemon(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("watch") {
+		return watchStatus(c)
+	}
+	var s client.Status
+	if err := d.Get(c.Context, "/v1/status", &s); err != nil {
+		return err
+	}
+	if c.Bool("check") {
+		if s.Connected {
+			return nil
+		}
+		return &cli.Error{Code: cli.ExitNotConnected, Message: "the tunnel is " + string(s.State)}
+	}
+	return cli.Print(c, s, func(w io.Writer) error { return printStatus(w, s, time.Now()) })
+}
+
+// watchStatus shows the status until interrupted: on a terminal in place, otherwise
+// one after the other. With --json each is a line.
+func watchStatus(c *urfave.Context) error {
+	d, err := daemon(c)
+	if err != nil {
+		return err
+	}
+	w := c.App.Writer
+	inPlace := w == os.Stdout && cli.IsTerminal(os.Stdout)
+	return d.Stream(c.Context, "/v1/status/stream", func(line json.RawMessage) error {
+		if cli.WantsJSON(c) {
+			_, err := fmt.Fprintf(w, "%s\n", line)
+			return err
+		}
+		var s client.Status
+		if err := json.Unmarshal(line, &s); err != nil {
+			return fmt.Errorf("the daemon's status is not understood: %w", err)
+		}
+		separator := "\n"
+		if inPlace {
+			separator = "\x1b[H\x1b[2J"
+		}
+		if _, err := io.WriteString(w, separator); err != nil {
+			return err
+		}
+		return printStatus(w, s, time.Now())
+	})
+}
+
+// printStatus is the status for people.
+func printStatus(w io.Writer, s client.Status, now time.Time) error {
+	var f cli.Fields
+	f.Add("state", stateLine(s, now))
+	add(&f, "profile", s.Profile)
+	add(&f, "gateway", gatewayLine(s))
+	add(&f, "our identity", s.LocalID)
+	if s.Local != nil && s.Remote != nil {
+		f.Add("path", pathLine(s))
+	}
+	add(&f, "addresses", joined(s.Addresses))
+	add(&f, "routes", joined(s.Routes))
+	add(&f, "blocked", joined(s.Blocked))
+	add(&f, "name servers", joined(s.DNS))
+	add(&f, "domains", strings.Join(s.Domains, ", "))
+	if s.Interface != "" {
+		f.Add("interface", fmt.Sprintf("%s, MTU %d", s.Interface, s.MTU))
+	}
+	if s.Traffic != nil {
+		f.Add("traffic", fmt.Sprintf("%s in, %s out", amount(s.Traffic.InBytes), amount(s.Traffic.OutBytes)))
+	}
+	add(&f, "IKE SA", ikeLine(s))
+	for _, ch := range s.Children {
+		f.Add("Child SA", fmt.Sprintf("in %s, out %s, %s", ch.SPIIn, ch.SPIOut, ch.Algorithm))
+	}
+	if s.Problem != nil {
+		f.Add("problem", s.Problem.Message)
+		add(&f, "hint", s.Problem.Hint)
+	} else if s.LastError != nil {
+		f.Add("last error", fmt.Sprintf("%s (%s ago)", s.LastError.Message, span(now.Sub(s.LastError.Time))))
+	}
+	for _, warning := range s.Warnings {
+		f.Add("warning", warning)
+	}
+	return f.Print(w)
+}
+
+func add(f *cli.Fields, name, value string) {
+	if value != "" {
+		f.Add(name, value)
+	}
+}
+
+func stateLine(s client.Status, now time.Time) string {
+	line := string(s.State)
+	switch {
+	case s.Connected && s.Since != nil:
+		line += " for " + span(now.Sub(*s.Since))
+	case s.RetryAt != nil:
+		line += ", trying again in " + span(max(0, s.RetryAt.Sub(now)))
+	case s.Step != "":
+		line += ": " + s.Step
+	}
+	return line
+}
+
+func gatewayLine(s client.Status) string {
+	if s.RemoteID == "" || s.RemoteID == s.Server {
+		return s.Server
+	}
+	return fmt.Sprintf("%s (%s)", s.Server, s.RemoteID)
+}
+
+func pathLine(s client.Status) string {
+	line := fmt.Sprintf("%s > %s, ESP ", endpoint(s.Local), endpoint(s.Remote))
+	if s.Encapsulation == "udp" {
+		line += "in UDP"
+	} else {
+		line += "as protocol 50"
+	}
+	switch {
+	case s.NAT == nil:
+	case s.NAT.Local && s.NAT.Remote:
+		line += ", NAT at both ends"
+	case s.NAT.Local:
+		line += ", we are behind a NAT"
+	case s.NAT.Remote:
+		line += ", the gateway is behind a NAT"
+	}
+	return line
+}
+
+func endpoint(e *client.Endpoint) string {
+	if e.Address.Is6() {
+		return fmt.Sprintf("[%s]:%d", e.Address, e.Port)
+	}
+	return fmt.Sprintf("%s:%d", e.Address, e.Port)
+}
+
+func ikeLine(s client.Status) string {
+	if s.SPIi == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %s, %s", s.SPIi, s.SPIr, s.Algorithm)
+}
+
+func joined[T fmt.Stringer](list []T) string {
+	var words []string
+	for _, v := range list {
+		words = append(words, v.String())
+	}
+	return strings.Join(words, ", ")
+}
+
+// span writes a time for people: two units at most.
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	day := 24 * time.Hour
+	switch {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return d.String()
+}
+
+// amount writes octets for people.
+func amount(n uint64) string {
+	const step = 1024
+	if n < step {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/step, 0
+	for v >= step && unit < len("KMGTPE")-1 {
+		v /= step
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, "KMGTPE"[unit])
+}
+
+func logsCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:        "logs",
+		Usage:       "show the daemon's log",
+		Description: cli.Describe("The daemon keeps its last lines; with systemd, journalctl -u vpn-client has them all.", cli.Example{Command: "vpn-client logs --follow"}),
+		Flags:       []urfave.Flag{&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines"}},
+		Action: func(c *urfave.Context) error {
+			if _, err := cli.Args(c); err != nil {
+				return err
+			}
+			d, err := daemon(c)
+			if err != nil {
+				return err
+			}
+			return d.Stream(c.Context, fmt.Sprintf("/v1/logs?follow=%t", c.Bool("follow")), func(line json.RawMessage) error {
+				var l client.LogLine
+				if err := json.Unmarshal(line, &l); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(c.App.Writer, cli.Clean(l.Line))
+				return err
+			})
+		},
+	}
+}
