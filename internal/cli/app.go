@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -80,6 +81,32 @@ func prepare(commands []*urfave.Command) {
 			c.Action = needCommand
 		}
 		c.CustomHelpTemplate = helpTemplate(base, c.Description)
+		demandRequired(c)
+	}
+}
+
+// demandRequired checks the required options of a command in our own words: the
+// library would print the whole help to standard output.
+func demandRequired(c *urfave.Command) {
+	var required []string
+	for _, f := range c.Flags {
+		v := reflect.Indirect(reflect.ValueOf(f)).FieldByName("Required")
+		if v.IsValid() && v.Kind() == reflect.Bool && v.Bool() {
+			v.SetBool(false)
+			required = append(required, f.Names()[0])
+		}
+	}
+	action := c.Action
+	if len(required) == 0 || action == nil {
+		return
+	}
+	c.Action = func(ctx *urfave.Context) error {
+		for _, name := range required {
+			if !ctx.IsSet(name) {
+				return Usagef("--%s is missing", name).WithHint("Run %s --help.", helpName(ctx))
+			}
+		}
+		return action(ctx)
 	}
 }
 

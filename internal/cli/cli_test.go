@@ -96,7 +96,7 @@ func TestUsageErrors(t *testing.T) {
 		{"statsu", "error: unknown command \"statsu\"\nhint: Did you mean \"status\"? Run vpn-demo --help for all commands.\n"},
 		{"user ad", "error: unknown command \"ad\"\nhint: Did you mean \"add\"? Run vpn-demo user --help for all commands.\n"},
 		{"completion tcsh", "error: no completion for the shell \"tcsh\"\nhint: There are scripts for bash, zsh and fish.\n"},
-		{"need", "error: Required flag \"name\" not set\n"},
+		{"need", "error: --name is missing\nhint: Run vpn-demo need --help.\n"},
 		{"", "error: which command?\nhint: The list above names them.\n"},
 		{"user", "error: which command?\nhint: The list above names them.\n"},
 	} {
@@ -104,6 +104,9 @@ func TestUsageErrors(t *testing.T) {
 		if code != ExitUsage || stderr != tt.want || saw != "" {
 			t.Errorf("%q: exit %d, ran %q\n got %s\nwant %s", tt.line, code, saw, stderr, tt.want)
 		}
+	}
+	if _, saw, _, _ := run("need", "--name", "x"); !strings.HasPrefix(saw, "vpn-demo need") {
+		t.Errorf("a required option was not enough: %q", saw)
 	}
 	code, _, stdout, stderr := run("fail")
 	if code != ExitNotConnected || stdout != "" || !strings.HasPrefix(stderr, "error: All addresses of the pool are in use: 10.0.0.0/30\nhint: Enlarge the pool") {

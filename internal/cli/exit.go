@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -93,7 +92,7 @@ func ExitCode(err error) int {
 	if errors.As(err, &coder) {
 		return coder.ExitCode()
 	}
-	if _, ok := config.AsProblems(err); ok || strings.HasPrefix(err.Error(), "Required flag") {
+	if _, ok := config.AsProblems(err); ok {
 		return ExitUsage
 	}
 	if code := codeOf(err); code != "" {
