@@ -42,6 +42,10 @@ type Config struct {
 	// RemoteNATTPort the peer's; zero means 4500.
 	NATTPort, RemoteNATTPort uint16
 
+	// CrashSecret, at least 32 octets that survive restarts, lets peers know at
+	// once when this side has restarted (RFC 6290). Nil leaves it out.
+	CrashSecret []byte
+
 	// Responder is how requests for new IKE SAs are met; nil ignores them.
 	Responder *ResponderConfig
 }
@@ -82,6 +86,7 @@ type Engine struct {
 	log       *slog.Logger
 	responder *ResponderConfig
 	cookies   cookieJar
+	crash     crashDetector
 	noise     refusalLimiter
 
 	sessions map[SessionID]*Session
@@ -127,6 +132,7 @@ func NewEngine(cfg Config) *Engine {
 		children: make(map[esp.ChildID]*Session),
 		work:     make(map[WorkID]pendingWork),
 	}
+	e.crash = newCrashDetector(cfg.CrashSecret, e.random(8))
 	e.SetResponder(cfg.Responder)
 	return e
 }
@@ -185,6 +191,7 @@ func (e *Engine) Receive(now time.Time, pair locator.Pair, data []byte) {
 	}
 	sa := e.lookup(h)
 	if sa == nil {
+		e.answerUnknown(now, pair, h, data)
 		e.refuse(now, Refused{Pair: pair, Reason: reason.UnknownSPI,
 			Detail: fmt.Sprintf("exchange %v for IKE SA %016x %016x", h.Exchange, uint64(h.SPIi), uint64(h.SPIr))})
 		return
@@ -402,7 +409,7 @@ func (e *Engine) randomFraction() float64 {
 func (e *Engine) newSPI() message.SPI {
 	for {
 		spi := message.SPI(binary.BigEndian.Uint64(e.random(8)))
-		spi = tagSPI(spi, e.cfg.Shard, e.cfg.Shards)
+		spi = tagSPI(e.crash.mark(spi), e.cfg.Shard, e.cfg.Shards)
 		// A first word of zero would look like the non-ESP marker to a receiver
 		// that is looking at the wrong port.
 		if spi>>32 != 0 && e.sas[spi] == nil {

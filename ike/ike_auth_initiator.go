@@ -109,6 +109,7 @@ func (r *authRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	s.path.Pair = x.Pair
+	sa.keepToken(x.In)
 	octets := auth.SignedOctets(sa.keys.prf, sa.keys.pr, sa.init.realMessage2, sa.init.ni, idr)
 	sa.current = r // nothing else is sent until the peer is proved
 	sa.verifyPeer(now, auth.FromPayload(idr), a, octets, x.In, func(now time.Time, _ *x509.Certificate, err error) {

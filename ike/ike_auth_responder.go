@@ -129,6 +129,9 @@ func (a *authAnswer) respond(now time.Time, idr *message.ID, proof *message.Auth
 		}
 	}
 	x.Add(proof)
+	if n := s.engine.crash.notify(sa.spii, sa.spir); n != nil {
+		x.Add(n)
+	}
 	c, err := a.child(now)
 	if err == nil {
 		if terr := s.each(x, Task.Respond); terr != nil {

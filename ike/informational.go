@@ -115,6 +115,7 @@ func (sa *ikeSA) serveInformational(now time.Time, rq *peerRequest) {
 		s.finishLingering(now, reason.AuthFailed, message.AuthenticationFailed, "the peer did not accept our authentication")
 		return
 	}
+	sa.keepToken(x.In)
 	answer := &message.Delete{Protocol: message.ProtoESP}
 	closed := false
 	for _, d := range message.All[*message.Delete](x.In) {

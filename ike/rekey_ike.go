@@ -108,6 +108,8 @@ func (r *rekeyIKERequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 			r.failed(now, sa, err.Error())
 			return
 		}
+		next.keepToken(x.In)
+		next.announceToken(now)
 		r.succeed(now, sa, next, n)
 	})
 }
@@ -271,11 +273,11 @@ func (sa *ikeSA) serveRekeyIKE(now time.Time, rq *peerRequest, offer *message.SA
 
 func (sa *ikeSA) finishServeRekeyIKE(now time.Time, rq *peerRequest, next *ikeSA, answer *message.SA, public []byte, n nonces) {
 	s := sa.session
-	rq.respond(now, []message.Payload{
-		answer,
-		&message.Nonce{Data: n.r},
-		&message.KE{Method: next.alg.KE, Data: public},
-	})
+	payloads := []message.Payload{answer, &message.Nonce{Data: n.r}, &message.KE{Method: next.alg.KE, Data: public}}
+	if t := s.engine.crash.notify(next.spii, next.spir); t != nil {
+		payloads = append(payloads, t)
+	}
+	rq.respond(now, payloads)
 	if s.state != Up || sa != s.sa {
 		next.drop()
 		return

@@ -36,6 +36,7 @@ type ikeSA struct {
 	alg           suite.IKEAlgorithms
 	keys          *saKeys
 	fragmentation bool
+	crashToken    []byte         // of the peer (RFC 6290)
 	peerHashes    []suite.HashID // SIGNATURE_HASH_ALGORITHMS of the peer
 	init          *initState     // only until the session is authenticated
 
@@ -158,7 +159,9 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 	}
 	sealed, ok := m.Payloads[len(m.Payloads)-1].(*message.Encrypted)
 	if !ok {
-		return // an unprotected message for an IKE SA with keys proves nothing
+		// An unprotected message proves nothing, but for the token of RFC 6290.
+		sa.peerRestarted(now, m)
+		return
 	}
 	if !sa.expects(&m.Header) {
 		return
