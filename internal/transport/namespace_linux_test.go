@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"runtime"
@@ -35,6 +36,46 @@ func TestSmallMTU(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRawESP sends protocol 50. Raw sockets see all of a machine, so this has
+// one of its own.
+func TestRawESP(t *testing.T) {
+	requireRoot(t, "raw ESP")
+	inNamespace(t, func() {
+		setLoopback(t, 65536)
+		for _, addr := range []netip.Addr{loopback4, loopback6} {
+			sendRawESP(t, addr)
+		}
+	})
+}
+
+func sendRawESP(t *testing.T, addr netip.Addr) {
+	t.Helper()
+	recA, recB := newRecorder(), newRecorder()
+	cfg := Config{RawESP: true, Addresses: []netip.Addr{addr}}
+	a, b := listen(t, cfg, recA), listen(t, cfg, recB)
+	pair := locator.Pair{Local: netip.AddrPortFrom(addr, 0), Remote: netip.AddrPortFrom(addr, 0)}
+	pkts := [][]byte{espPacket(60, 1), espPacket(1300, 2), espPacket(4, 3)}
+	wrong := [][]byte{{0, 0, 0, 0, 1}, {1, 2}} // SPI zero, and shorter than an SPI
+	if err := a.SendESP(pair, false, append(wrong, pkts...)); err != nil {
+		t.Errorf("%s: %v", pair, err)
+		return
+	}
+	for _, rec := range []*recorder{recA, recB} { // both sockets get a copy
+		for i, want := range pkts {
+			got := <-rec.esp
+			if !bytes.Equal(got.data, want) || got.udp {
+				t.Errorf("packet %d: UDP %v, % x", i, got.udp, got.data)
+			}
+			if got.pair.Local != pair.Local || got.pair.Remote != pair.Remote {
+				t.Errorf("packet %d: pair %s, want %s", i, got.pair, pair)
+			}
+		}
+	}
+	if n := b.Counters().Malformed; n != 2 {
+		t.Errorf("%s: counted %d malformed packets, want 2", addr, n)
+	}
 }
 
 // TestLinkLocal sends between link-local addresses, which mean nothing without

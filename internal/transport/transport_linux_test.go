@@ -640,36 +640,3 @@ func TestLocalAddressFor(t *testing.T) {
 		}
 	}
 }
-
-func TestRawESP(t *testing.T) {
-	requireRoot(t, "raw ESP")
-	families(t, func(t *testing.T, addr netip.Addr) {
-		// The sockets see all ESP of the machine, our own sending included.
-		recA, recB := newRecorder(), newRecorder()
-		cfg := Config{RawESP: true, Addresses: []netip.Addr{addr}}
-		a, b := listen(t, cfg, recA), listen(t, cfg, recB)
-		pair := locator.Pair{Local: netip.AddrPortFrom(addr, 0), Remote: netip.AddrPortFrom(addr, 0)}
-		tag := byte(a.LocalPort(IKE)) // two runs at a time do not take each other's
-		pkts := [][]byte{espPacket(60, 1), espPacket(1300, 2), espPacket(4, 3)}
-		for _, p := range pkts {
-			p[0], p[3] = tag, 0x77
-		}
-		if err := a.SendESP(pair, false, append([][]byte{{0, 0, 0, 0, 1}, {1, 2}}, pkts...)); err != nil {
-			t.Fatal(err)
-		}
-		for _, rec := range []*recorder{recA, recB} {
-			for i, want := range pkts {
-				got := <-rec.esp
-				if !bytes.Equal(got.data, want) || got.udp {
-					t.Fatalf("packet %d: UDP %v, % x", i, got.udp, got.data)
-				}
-				if got.pair.Local != pair.Local || got.pair.Remote != pair.Remote {
-					t.Errorf("packet %d: pair %s, want %s", i, got.pair, pair)
-				}
-			}
-		}
-		if n := b.Counters().Malformed; n != 2 {
-			t.Errorf("counted %d malformed packets, want 2: SPI zero, and shorter than an SPI", n)
-		}
-	})
-}
