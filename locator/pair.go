@@ -1,6 +1,3 @@
-// Package locator holds where a host can be reached. Its smallest part is the
-// Pair, the record that IKE, the data path and the sockets share; it is pure
-// data and decisions, without sockets or clocks.
 package locator
 
 import (
@@ -23,3 +20,10 @@ func (p Pair) String() string { return fmt.Sprintf("%s > %s", p.Local, p.Remote)
 
 // Reverse returns the pair as the other side would write it, without interface.
 func (p Pair) Reverse() Pair { return Pair{Local: p.Remote, Remote: p.Local} }
+
+// same says whether two records mean the same path. A record without interface
+// (a socket that follows the routing table) matches one with it.
+func (p Pair) same(q Pair) bool {
+	return p.Local == q.Local && p.Remote == q.Remote &&
+		(p.Interface == q.Interface || p.Interface == 0 || q.Interface == 0)
+}
