@@ -65,6 +65,9 @@ func (id Identity) Valid() error {
 			return fmt.Errorf("%w: an address of %d octets", ErrBadIdentity, len(id.Data))
 		}
 	case message.IDFQDN, message.IDRFC822:
+		if len(bytes.TrimSpace(id.Data)) != len(id.Data) {
+			return fmt.Errorf("%w: name with space around it", ErrBadIdentity)
+		}
 		return validText(id.Data)
 	case message.IDDERDN:
 		name, err := parseDN(id.Data)

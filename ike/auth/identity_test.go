@@ -63,6 +63,8 @@ func TestParseIdentity(t *testing.T) {
 		{"dn:", 0, "", "error"},
 		{"", 0, "", "error"},
 		{"fqdn:", 0, "", "error"},
+		{"fqdn: a", 0, "", "error"},
+		{"a .", 0, "", "error"},
 		{"a\nb", 0, "", "error"},
 		{"a\u202eb", 0, "", "error"},
 		{"a\xffb", 0, "", "error"},

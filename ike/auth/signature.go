@@ -10,6 +10,8 @@ import (
 	"io"
 	"math"
 
+	"golang.org/x/crypto/cryptobyte"
+
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
@@ -130,10 +132,11 @@ func verifyECDSA(a *message.Auth, pub crypto.PublicKey, octets []byte) error {
 }
 
 func verifyDigital(a *message.Auth, pub crypto.PublicKey, octets []byte) error {
-	if len(a.Data) < 1 || len(a.Data) < 1+int(a.Data[0]) {
+	var algorithm cryptobyte.String
+	signature := cryptobyte.String(a.Data)
+	if !signature.ReadUint8LengthPrefixed(&algorithm) {
 		return fmt.Errorf("%w: AUTH data of %d octets is truncated", ErrBadSignature, len(a.Data))
 	}
-	algorithm, signature := a.Data[1:1+a.Data[0]], a.Data[1+a.Data[0]:]
 	scheme, err := suite.ParseAlgorithmIdentifier(algorithm)
 	if errors.Is(err, suite.ErrSHA1) {
 		return err

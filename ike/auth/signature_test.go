@@ -186,6 +186,8 @@ func TestVerifySignatureRefuses(t *testing.T) {
 		{"no algorithm", message.Auth{Method: 14, Data: []byte{0}}, rsaKey.Public(), ErrMethodRefused},
 		{"junk algorithm", message.Auth{Method: 14, Data: fromHex("0401020304")}, rsaKey.Public(), ErrMethodRefused},
 		{"length beyond the end", message.Auth{Method: 14, Data: fromHex("ff300a06082a8648ce3d040302")}, rsaKey.Public(), ErrBadSignature},
+		{"longest length", message.Auth{Method: 14, Data: append([]byte{0xff}, make([]byte, 300)...)}, rsaKey.Public(), ErrMethodRefused},
+		{"longest length, nothing behind", message.Auth{Method: 14, Data: append([]byte{0xff}, make([]byte, 255)...)}, rsaKey.Public(), ErrMethodRefused},
 		{"shared key", message.Auth{Method: message.AuthSharedKey}, rsaKey.Public(), ErrMethodRefused},
 		{"DSS", message.Auth{Method: 3}, rsaKey.Public(), ErrMethodRefused},
 		{"NULL authentication", message.Auth{Method: 13}, rsaKey.Public(), ErrMethodRefused},
