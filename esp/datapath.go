@@ -139,6 +139,10 @@ const (
 	// SourceChanged: a valid packet, newest in the window, arrived from another
 	// source than the host's path; Observed holds it. Raised at limited rate.
 	SourceChanged
+	// Unanswered: packets have been sent to the host since Since, and none that is
+	// valid has come back over its path. Raised while it lasts, at a limited rate;
+	// see Path.UnansweredAfter.
+	Unanswered
 	// UnknownSPI: an ESP packet for no known SA arrived; SPI and Observed say
 	// which and whence. Raised at a limited rate.
 	UnknownSPI
@@ -152,4 +156,5 @@ type Event struct {
 	Child    ChildID
 	SPI      uint32
 	Observed locator.Pair
+	Since    time.Time // Unanswered
 }

@@ -141,6 +141,19 @@ type PathChanged struct {
 	Gap time.Duration
 }
 
+// PathLost tells that no usable path is left. The session goes on looking for one;
+// PathChanged or traffic on the old path ends it.
+type PathLost struct {
+	Session SessionID
+	Cause   string
+}
+
+// Keepalive asks for one NAT keepalive over a pair (RFC 3948 §2.3).
+type Keepalive struct {
+	Session SessionID
+	Pair    locator.Pair
+}
+
 // ChildDown tells that a Child SA is gone without a successor while the session
 // lives.
 type ChildDown struct {
@@ -182,6 +195,8 @@ func (Established) action()      {}
 func (Rekeyed) action()          {}
 func (ChildDown) action()        {}
 func (PathChanged) action()      {}
+func (PathLost) action()         {}
+func (Keepalive) action()        {}
 func (Closed) action()           {}
 func (Refused) action()          {}
 

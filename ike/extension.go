@@ -5,6 +5,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -124,6 +125,15 @@ func (s *Session) SendOutstanding(pairs []locator.Pair) {
 		s.sa.sendOver(p)
 	}
 }
+
+// SPI returns our SPI of the IKE SA in use, which names it on this side.
+func (s *Session) SPI() message.SPI { return s.sa.ownSPI() }
+
+// Answered says when the peer's last request was answered first.
+func (s *Session) Answered() time.Time { return s.answeredAt }
+
+// Fail ends the session because the peer broke the protocol.
+func (s *Session) Fail(now time.Time, why string) { s.finish(now, reason.ProtocolError, 0, why) }
 
 // NAT says what NAT detection found last.
 func (s *Session) NAT() (local, peer bool) { return s.nat.local, s.nat.peer }

@@ -315,6 +315,7 @@ func (rq *peerRequest) respond(now time.Time, payloads []message.Payload) {
 	sa.busy = false
 	sa.expectID++
 	sa.answer = packets
+	s.answeredAt = now
 	for _, p := range packets {
 		s.Act(Send{Session: s.id, Pair: rq.pair, Data: p})
 	}

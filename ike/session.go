@@ -45,6 +45,7 @@ type Session struct {
 	closeBy      time.Time // until when a closing session may last
 	childlessBy  time.Time // until when a session without Child SA may last
 	lastIn       time.Time // last authenticated IKE message
+	answeredAt   time.Time // when the peer's last request was answered first
 	livenessFrom time.Time // silence counts from here at the latest
 	closeReason  reason.Code
 	closeNotify  message.NotifyType

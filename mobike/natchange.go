@@ -1,0 +1,69 @@
+package mobike
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// natMapping remembers how the responder saw us last: the hash of our address and
+// port in its NAT_DETECTION_DESTINATION_IP (RFC 4555 §3.8). The hash covers the
+// SPIs too and so holds for one IKE SA and one pair.
+type natMapping struct {
+	pair locator.Pair
+	spi  message.SPI
+	hash []byte
+}
+
+// rememberMapping takes the answer to UPDATE_SA_ADDRESSES as the state that counts.
+func (t *Task) rememberMapping(x *ike.Exchange) {
+	if n := x.Notify(message.NATDetectionDestinationIP); n != nil {
+		t.nat = natMapping{pair: x.Pair, spi: t.session.SPI(), hash: n.Data}
+	}
+}
+
+// checkMapping compares the answer to a check with what the responder saw before.
+// Another hash on the current pair means that the NAT has given us another address
+// or port, and that the responder's packets go to the old one: tell it.
+func (t *Task) checkMapping(x *ike.Exchange) {
+	n := x.Notify(message.NATDetectionDestinationIP)
+	if n == nil || t.session.Role() != ike.Initiator || !t.active || x.Pair != t.session.Path().Pair {
+		return
+	}
+	before := t.nat
+	t.rememberMapping(x)
+	if before.hash == nil || before.spi != t.session.SPI() || before.pair != x.Pair {
+		// The first look since IKE_SA_INIT, a rekey or a move: all there is to
+		// compare with is whether a NAT was seen at all; the cautious answer to
+		// "has it changed?" is a harmless update.
+		if t.mappingUnknown() {
+			t.tellMove(x.Now)
+		}
+		return
+	}
+	if !bytes.Equal(before.hash, n.Data) {
+		t.entry.MappingLost(x.Now, x.Pair, 0)
+		t.session.Act(ike.PathChanged{Session: t.session.ID(), From: x.Pair, To: x.Pair, Cause: locator.NATChanged.String(), Verified: true})
+		t.tellMove(x.Now)
+	}
+}
+
+// mappingUnknown says whether a NAT stands before us.
+func (t *Task) mappingUnknown() bool {
+	local, _ := t.session.NAT()
+	return local
+}
+
+// sourceChanged is valid ESP from another source than the session's: a NAT before
+// the peer has changed its mapping, and the peer does not know. RFC 4555 §3.8 lets
+// us follow for ESP; we ask first whether the peer is really there.
+func (t *Task) sourceChanged(now time.Time, seen locator.Pair) {
+	_, peer := t.session.NAT()
+	if t.session.Role() != ike.Responder || !peer {
+		return
+	}
+	t.entry.Verify(now, seen)
+}

@@ -1,0 +1,228 @@
+package mobike
+
+import (
+	"crypto/subtle"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// cookieLen is the length of our COOKIE2 (RFC 4555 §4.2.5: 8 to 64 octets).
+const cookieLen = 16
+
+// flight is where copies of the outstanding request have gone.
+type flight struct {
+	sent map[locator.Pair]transmission
+}
+
+type transmission struct {
+	at    time.Time
+	count int
+}
+
+// begin forgets the request before.
+func (f *flight) begin() { f.sent = make(map[locator.Pair]transmission, 2) }
+
+func (f *flight) note(now time.Time, pairs []locator.Pair) {
+	for _, p := range pairs {
+		f.sent[p] = transmission{now, f.sent[p].count + 1}
+	}
+}
+
+// roundTrip is the time since the request left over the pair; zero if it left more
+// than once, or elsewhere.
+func (f *flight) roundTrip(now time.Time, pair locator.Pair) time.Duration {
+	if s, ok := f.sent[pair]; ok && s.count == 1 {
+		return now.Sub(s.at)
+	}
+	return 0
+}
+
+// only says whether every copy went to one address: only then does the answer show
+// return routability (RFC 4555 §3.7).
+func (f *flight) only(remote netip.AddrPort) bool {
+	for p := range f.sent {
+		if p.Remote != remote {
+			return false
+		}
+	}
+	return len(f.sent) > 0
+}
+
+// probe is the request that tests paths, waiting for its turn or in flight.
+type probe struct {
+	waiting bool
+	pairs   []locator.Pair // where its first copies go
+	fresh   []locator.Pair // pairs that want a request of their own
+	sole    bool           // the one waiting goes to one pair only
+}
+
+// run carries out what the host entry has decided.
+func (t *Task) run(now time.Time) {
+	for range 64 { // decisions may lead to others, but not for ever
+		decisions := t.entry.Decisions()
+		if len(decisions) == 0 {
+			break
+		}
+		for _, d := range decisions {
+			t.carryOut(now, d)
+		}
+	}
+	t.nextFresh(now)
+}
+
+func (t *Task) carryOut(now time.Time, d locator.Decision) {
+	switch d := d.(type) {
+	case locator.Probe:
+		if d.Fresh {
+			t.probe.fresh = append(t.probe.fresh, d.Pairs...)
+			return
+		}
+		t.sendProbe(now, d.Pairs)
+	case locator.Keepalive:
+		if d.Proof {
+			t.probe.fresh = append(t.probe.fresh, d.Pair)
+			return
+		}
+		t.session.Act(ike.Keepalive{Session: t.session.ID(), Pair: d.Pair})
+	case locator.Switch:
+		t.carryOutSwitch(now, d)
+	case locator.Lost:
+		t.session.Act(ike.PathLost{Session: t.session.ID(), Cause: d.Cause.String()})
+	}
+}
+
+// sendProbe sends the outstanding request over these pairs, or a new one.
+func (t *Task) sendProbe(now time.Time, pairs []locator.Pair) {
+	switch {
+	case t.session.Outstanding():
+		t.flight.note(now, pairs)
+		t.session.SendOutstanding(pairs)
+	case t.probe.waiting:
+		for _, p := range pairs {
+			if !slices.Contains(t.probe.pairs, p) && !t.probe.sole {
+				t.probe.pairs = append(t.probe.pairs, p)
+			}
+		}
+	default:
+		t.ask(now, pairs, false)
+	}
+}
+
+// nextFresh sends a request to one pair alone, when nothing else is under way.
+func (t *Task) nextFresh(now time.Time) {
+	if len(t.probe.fresh) == 0 || t.probe.waiting || t.session.Outstanding() {
+		return
+	}
+	p := t.probe.fresh[0]
+	t.probe.fresh = slices.DeleteFunc(t.probe.fresh[1:], func(q locator.Pair) bool { return q == p })
+	t.ask(now, []locator.Pair{p}, true)
+}
+
+// ask begins an INFORMATIONAL exchange that tests these pairs: with a cookie, so
+// that its answer proves that it was received (RFC 4555 §3.7), and as initiator
+// with NAT detection, so that it shows a changed mapping (§3.8).
+func (t *Task) ask(now time.Time, pairs []locator.Pair, sole bool) {
+	t.probe.waiting, t.probe.pairs, t.probe.sole = true, slices.Clone(pairs), sole
+	cookie := t.session.Random(cookieLen)
+	t.session.Request(now, func(x *ike.Exchange) bool {
+		t.probe.waiting = false
+		x.Add(&message.Notify{Kind: message.Cookie2, Data: cookie})
+		if t.session.Role() == ike.Initiator {
+			if len(t.probe.pairs) > 0 {
+				x.Pair = t.probe.pairs[0]
+			}
+			x.AddNATDetection()
+		}
+		return true
+	}, func(x *ike.Exchange) { t.answered(x, cookie) })
+}
+
+// answered takes the answer to a probe. Heard has told the entry already that the
+// pair works.
+func (t *Task) answered(x *ike.Exchange, cookie []byte) {
+	c := x.Notify(message.Cookie2)
+	if c == nil || subtle.ConstantTimeCompare(c.Data, cookie) != 1 {
+		// The peer could not have seen our request (RFC 4555 §3.7): close.
+		t.session.Fail(x.Now, "COOKIE2 of the answer differs from that of the request")
+		return
+	}
+	if t.flight.only(x.Pair.Remote) {
+		t.entry.Answered(x.Now, x.Pair, 0)
+	}
+	t.checkMapping(x)
+	t.run(x.Now)
+}
+
+// RetransmitOver implements ike.Retransmitter: the first copies of a probe go over
+// the pairs it tests, everything else over the current pair. A request that goes
+// unanswered makes the entry look for another way.
+func (t *Task) RetransmitOver(now time.Time, sent int) []locator.Pair {
+	if !t.active {
+		return nil
+	}
+	pairs := []locator.Pair{t.session.Path().Pair}
+	if sent == 0 {
+		t.flight.begin()
+		if len(t.probe.pairs) > 0 && !t.probe.waiting {
+			pairs, t.probe.pairs = t.probe.pairs, nil
+		}
+	}
+	t.flight.note(now, pairs)
+	return pairs
+}
+
+// Heard implements ike.PathObserver.
+func (t *Task) Heard(now time.Time, pair locator.Pair, response bool) {
+	if !t.active {
+		return
+	}
+	if response {
+		t.entry.Reached(now, pair, t.flight.roundTrip(now, pair))
+	} else {
+		t.entry.Heard(now, pair)
+	}
+	if pair == t.session.Path().Pair {
+		t.silent = now
+	}
+	if !response {
+		t.run(now)
+	}
+}
+
+// DataPathEvent implements ike.DataPathObserver.
+func (t *Task) DataPathEvent(now time.Time, ev esp.Event) {
+	if !t.active {
+		return
+	}
+	switch ev.Kind {
+	case esp.Unanswered:
+		t.entry.Unanswered(now, ev.Since)
+	case esp.SourceChanged:
+		t.sourceChanged(now, ev.Observed)
+	}
+	t.run(now)
+}
+
+// Deadline implements ike.Timed.
+func (t *Task) Deadline() time.Time {
+	if !t.active {
+		return time.Time{}
+	}
+	at, ok := t.entry.Deadline()
+	if !ok {
+		return time.Time{}
+	}
+	return at
+}
+
+// Tick implements ike.Timed.
+func (t *Task) Tick(now time.Time) {
+	t.entry.Tick(now)
+	t.run(now)
+}
