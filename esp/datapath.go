@@ -81,6 +81,9 @@ type Path struct {
 	UDP       bool
 	Keepalive time.Duration
 	MTU       int
+	// UnansweredAfter is how long packets may be sent without a valid one coming
+	// back over the path before Unanswered is raised; zero does not watch.
+	UnansweredAfter time.Duration
 }
 
 // Stats are the counters of a Child SA.

@@ -116,6 +116,9 @@ func (s *Session) espPath() esp.Path { return s.pathFor(s.path.Pair) }
 func (s *Session) pathFor(pair locator.Pair) esp.Path {
 	p := esp.Path{Pair: pair}
 	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || !s.policy.NativeESP)
+	if s.role == Initiator {
+		p.UnansweredAfter = s.policy.UnansweredAfter
+	}
 	if s.nat.local {
 		p.Keepalive = s.policy.KeepaliveInterval
 		if p.Keepalive == 0 {

@@ -62,6 +62,10 @@ type Policy struct {
 	// KeepaliveInterval of NAT keepalives; zero means DefaultKeepalive.
 	KeepaliveInterval time.Duration
 
+	// UnansweredAfter is how long an initiator's traffic may go unanswered before
+	// the path is looked at; zero leaves it to liveness checks.
+	UnansweredAfter time.Duration
+
 	// Fragmentation offers and accepts IKE fragmentation (RFC 7383).
 	// FragmentSize is the largest IP datagram to make, zero for 1280.
 	Fragmentation bool

@@ -49,11 +49,13 @@ type DataPath struct {
 	children map[esp.ChildID]*child
 	shut     bool
 
-	keepalives chan struct{} // a token: the schedule has changed
-	closing    chan struct{} // closed by Close
-	readerDone chan struct{} // closed when nothing is read from the device any more
-	readerErr  error         // why, set before readerDone is closed
-	goroutines sync.WaitGroup
+	keepalives  chan struct{} // a token: the schedule has changed
+	watch       chan struct{} // a token: somebody waits for an answer
+	watchAsleep atomic.Bool
+	closing     chan struct{} // closed by Close
+	readerDone  chan struct{} // closed when nothing is read from the device any more
+	readerErr   error         // why, set before readerDone is closed
+	goroutines  sync.WaitGroup
 }
 
 var _ esp.DataPath = (*DataPath)(nil)
@@ -75,6 +77,7 @@ func New(cfg Config) (*DataPath, error) {
 		hosts:      map[esp.HostID]*host{},
 		children:   map[esp.ChildID]*child{},
 		keepalives: make(chan struct{}, 1),
+		watch:      make(chan struct{}, 1),
 		closing:    make(chan struct{}),
 		readerDone: make(chan struct{}),
 	}
@@ -85,6 +88,7 @@ func New(cfg Config) (*DataPath, error) {
 	d.goroutines.Go(d.readDevice)
 	d.goroutines.Go(d.watchDevice)
 	d.goroutines.Go(d.keepaliveLoop)
+	d.goroutines.Go(d.watchLoop)
 	return d, nil
 }
 

@@ -19,6 +19,11 @@ type host struct {
 	// reported is the stamp of the last SourceChanged event.
 	reported atomic.Int64
 
+	// waiting is the stamp of the first packet sent since a valid one came back, zero
+	// when none was; complained that of the last Unanswered event, the watch's own.
+	waiting    atomic.Int64
+	complained int64
+
 	children map[esp.ChildID]*child // guarded by DataPath.mu, as is former
 	former   esp.Stats              // of Child SAs that are gone
 }
@@ -27,6 +32,7 @@ type host struct {
 // the move: whoever moves a host has just talked over the new path.
 func (h *host) move(path esp.Path, stamp int64) {
 	h.lastOut.Store(stamp)
+	h.waiting.Store(0)
 	h.path.Store(&path)
 }
 
@@ -50,6 +56,12 @@ func sameSource(p *esp.Path, pkt *transport.ESPPacket) bool {
 		return false
 	}
 	return !p.UDP || remote.Port() == source.Port()
+}
+
+// sameDestination reports whether a packet came to where the path starts from.
+func sameDestination(p *esp.Path, pkt *transport.ESPPacket) bool {
+	local := p.Pair.Local.Addr()
+	return !local.IsValid() || local.IsUnspecified() || local.Unmap() == pkt.Pair.Local.Addr().Unmap()
 }
 
 // child is a Child SA pair.

@@ -149,10 +149,15 @@ func (w *inbound) check(c *child, opened *esp.Opened) int {
 // alive notes what an authentic packet tells about its sender.
 func (w *inbound) alive(c *child, pkt *transport.ESPPacket, newest bool) {
 	c.lastIn.Store(w.stamp)
+	path := c.host.path.Load()
+	here := sameSource(path, pkt)
+	if here && sameDestination(path, pkt) && c.host.waiting.Load() != 0 {
+		c.host.waiting.Store(0)
+	}
 	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
 		w.d.cfg.Events(esp.Event{Kind: esp.FirstInbound, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: pkt.Pair})
 	}
-	if newest && !sameSource(c.host.path.Load(), pkt) && c.host.mayReport(w.stamp) {
+	if newest && !here && c.host.mayReport(w.stamp) {
 		w.d.cfg.Events(esp.Event{Kind: esp.SourceChanged, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: pkt.Pair})
 	}
 }

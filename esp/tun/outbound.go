@@ -240,6 +240,7 @@ func (o *outbound) send(stamp int64) {
 		pkts := rest[:t.n]
 		rest = rest[t.n:]
 		path := t.host.path.Load()
+		o.d.waits(t.host, path, stamp)
 		sender := o.d.sender.Load()
 		if sender == nil {
 			o.d.counters.outUnsent.Add(uint64(t.n))
