@@ -13,6 +13,7 @@ import (
 // instant. New addresses are probed. The same list again changes nothing.
 func (e *Entry) SetLocal(now time.Time, ls []Local) {
 	t := e.advance(now)
+	idle := e.current == nil
 	next := make([]*local, 0, len(ls))
 	added := false
 	for _, l := range e.sortedLocals(ls) {
@@ -39,7 +40,7 @@ func (e *Entry) SetLocal(now time.Time, ls []Local) {
 	e.locals = next
 	e.rebuild(t, LocalLost)
 	if added {
-		e.stir(t, LocalAdded)
+		e.stir(t, cond(idle, LocalAdded, e.alarm.cause))
 	}
 	e.settle(t)
 }
@@ -81,6 +82,7 @@ func (e *Entry) portOf(l Local) uint16 {
 // that no unicast packet can go to, and more than Policy.MaxForeign, are left out.
 func (e *Entry) SetForeign(now time.Time, fs []Foreign) {
 	t := e.advance(now)
+	idle := e.current == nil
 	next := e.keptForeign(fs)
 	limit := e.policy.MaxForeign
 	if e.current != nil && listed(fs, e.current.foreign.addr) {
@@ -112,7 +114,7 @@ func (e *Entry) SetForeign(now time.Time, fs []Foreign) {
 	e.foreigns = next
 	e.rebuild(t, ForeignWithdrawn)
 	if added {
-		e.stir(t, ForeignAdded)
+		e.stir(t, cond(idle, ForeignAdded, e.alarm.cause))
 	}
 	e.settle(t)
 }

@@ -52,6 +52,14 @@ func (e *Entry) pick(t instant) {
 // §3.5, last paragraph).
 func (e *Entry) mayPick(p *path) bool { return e.role == Initiator || p.foreign == e.lastAddr }
 
+// abandon gives up a current pair whose address was used unproven, as the policy
+// allows, and did not answer.
+func (e *Entry) abandon(t instant) {
+	e.emit(Unproven{Pair: e.current.pair})
+	e.current = nil
+	e.raise(t, VerificationFailing)
+}
+
 // comparePick orders candidates: certainty first, then policy, then what is known
 // of the peer's address.
 func (e *Entry) comparePick(a, b *path) int {

@@ -252,7 +252,13 @@ func (e *Entry) proven(f *foreign) bool {
 
 // mayCarry says whether traffic may move to the path by the policy's check.
 func (e *Entry) mayCarry(p *path) bool {
-	return p.usable() && (e.policy.Check != CheckBefore || e.proven(p.foreign))
+	switch {
+	case !p.usable():
+		return false
+	case e.policy.Check == CheckNever || e.proven(p.foreign):
+		return true
+	}
+	return e.policy.Check == CheckAfter && p.verification != VerificationFailed
 }
 
 // Moved reports that the dialect uses this pair now: it carried out a Switch, moved

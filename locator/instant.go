@@ -9,7 +9,13 @@ type instant int64
 
 const never instant = 0
 
-func (t instant) add(d time.Duration) instant { return t + instant(d) }
+// add returns the instant d later; never stays never.
+func (t instant) add(d time.Duration) instant {
+	if t == never {
+		return never
+	}
+	return t + instant(d)
+}
 
 // since returns the time from u to t.
 func (t instant) since(u instant) time.Duration { return time.Duration(t - u) }

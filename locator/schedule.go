@@ -181,6 +181,9 @@ func (e *Entry) judge(t instant) {
 		}
 		if p.reach == Failed && p.verification == VerificationPending {
 			p.verification = VerificationFailed
+			if p == e.current && !e.mayCarry(p) {
+				e.abandon(t)
+			}
 		}
 		changed = changed || p.reach != before
 	}
@@ -305,7 +308,7 @@ func (e *Entry) sent(t instant, p *path) {
 	if p.attempts < 1<<15 {
 		p.attempts++
 	}
-	if p.verification != Verified {
+	if p.verification == Unverified {
 		p.verification = VerificationPending
 	}
 	if e.random != nil {

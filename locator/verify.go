@@ -106,6 +106,9 @@ func (e *Entry) unverified(t instant) {
 // prune forgets pairs that a responder keeps no state for: it follows, and a
 // gateway has many peers. What has answered is remembered, since peers come back.
 func (e *Entry) prune() {
+	if e.searching() {
+		return
+	}
 	e.adopt(slices.DeleteFunc(slices.Clone(e.paths), func(p *path) bool {
 		return p != e.current && p != e.wanted && p != e.previous && p.answeredAt == never
 	}))
