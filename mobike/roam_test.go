@@ -1,0 +1,205 @@
+package mobike
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/simnet"
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+func TestLinkSwitch(t *testing.T) {
+	w := connected(t, 1)
+	w.b.SetUp(true)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.a.SetUp(false)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.alive(50 * time.Millisecond)
+	if w.client.path.Pair.Local.Addr() != addrB || w.server.path.Pair.Remote.Addr() != natPub {
+		t.Errorf("client on %v, server sends to %v", w.client.path.Pair, w.server.path.Pair)
+	}
+	if !w.client.path.UDP || w.client.path.Keepalive == 0 {
+		t.Errorf("behind the NAT without keepalives: %+v", w.client.path)
+	}
+	w.a.SetUp(true)
+	w.client.changed()
+	w.run(20 * time.Second)
+	w.alive(50 * time.Millisecond)
+	if w.client.path.Pair.Local.Addr() != addrA || w.client.path.Keepalive != 0 {
+		t.Errorf("did not come back to the better uplink: %+v", w.client.path)
+	}
+}
+
+func TestBreakBeforeMake(t *testing.T) {
+	w := connected(t, 1)
+	w.a.SetUp(false)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.client.gaps, w.client.lastGood = 0, w.net.Now()
+	w.b.SetUp(true)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.alive(100 * time.Millisecond)
+}
+
+func TestIPv4ToIPv6(t *testing.T) {
+	w := connected(t, 1)
+	w.c.SetUp(true)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.a.SetUp(false)
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.alive(50 * time.Millisecond)
+	if w.client.path.Pair.Remote.Addr() != srv1v6 {
+		t.Errorf("client on %v", w.client.path.Pair)
+	}
+}
+
+func TestServerAddressWithdrawn(t *testing.T) {
+	w := connected(t, 1)
+	w.run(2 * time.Second)
+	w.s1.SetUp(false)
+	w.server.changed()
+	w.run(3 * time.Second)
+	w.alive(500 * time.Millisecond)
+	if w.client.path.Pair.Remote.Addr() != srv2 {
+		t.Errorf("client on %v", w.client.path.Pair)
+	}
+}
+
+func TestSilentPathFailure(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		from, to []netip.Addr
+	}{
+		{"both ways", []netip.Addr{addrA, srv1}, []netip.Addr{srv1, addrA}},
+		{"there", []netip.Addr{addrA}, []netip.Addr{srv1}},
+		{"back", []netip.Addr{srv1}, []netip.Addr{addrA}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := connected(t, 1)
+			w.b.SetUp(true)
+			w.client.changed()
+			w.run(5 * time.Second)
+			for i := range tc.from {
+				w.net.Block(tc.from[i], tc.to[i])
+			}
+			w.run(5 * time.Second)
+			w.alive(time.Second)
+		})
+	}
+}
+
+func TestSilentPathFailureWithOneUplink(t *testing.T) {
+	w := connected(t, 1)
+	w.run(2 * time.Second)
+	w.net.Block(addrA, srv1)
+	w.net.Block(srv1, addrA)
+	w.run(5 * time.Second)
+	w.alive(3 * time.Second)
+	if w.client.path.Pair.Remote.Addr() == srv1 {
+		t.Errorf("client on %v", w.client.path.Pair)
+	}
+}
+
+func TestNATRebinds(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		w := connected(t, 1)
+		w.b.SetUp(true)
+		w.a.SetUp(false)
+		w.client.changed()
+		if !early {
+			w.run(15 * time.Second)
+		} else {
+			w.run(300 * time.Millisecond)
+		}
+		w.client.gaps, w.client.lastGood = 0, w.net.Now()
+		w.nat.Rebind()
+		w.run(3 * time.Second)
+		w.alive(500 * time.Millisecond)
+		w.nat.SetPublic(natTwo)
+		w.run(3 * time.Second)
+		w.alive(500 * time.Millisecond)
+		if w.server.path.Pair.Remote.Addr() != natTwo {
+			t.Errorf("server sends to %v", w.server.path.Pair)
+		}
+	}
+}
+
+func TestOutage(t *testing.T) {
+	for _, d := range []time.Duration{30 * time.Second, time.Minute} {
+		w := connected(t, 1)
+		w.net.SetFilter(func(simnet.Packet) bool { return true })
+		w.run(d)
+		w.net.SetFilter(nil)
+		w.client.gaps, w.client.lastGood = 0, w.net.Now()
+		w.run(3 * time.Second)
+		w.alive(500 * time.Millisecond)
+	}
+}
+
+// TestIdleCost counts what a client with two uplinks sends while nothing happens.
+func TestIdleCost(t *testing.T) {
+	w := connected(t, 1)
+	w.traffic = 0
+	w.b.SetUp(true)
+	w.client.changed()
+	w.run(10 * time.Second)
+	n := 0
+	w.net.SetFilter(func(p simnet.Packet) bool {
+		if a := p.Src.Addr(); a == addrA || a == addrB {
+			n++
+		}
+		return false
+	})
+	w.run(10 * time.Minute)
+	t.Logf("%d datagrams of the client in 10 minutes", n)
+	// Liveness every 10 s by this test's policy, and standby pairs each 20 s.
+	if n > 60+4*30+5 {
+		t.Errorf("%d datagrams in ten idle minutes", n)
+	}
+	w.net.SetFilter(nil)
+	w.talk(10 * time.Millisecond)
+	w.run(time.Second)
+	w.alive(200 * time.Millisecond)
+}
+
+// TestNoRedirectToVictim has an authenticated client claim a victim's address.
+func TestNoRedirectToVictim(t *testing.T) {
+	victim := netip.MustParseAddr("192.0.2.99")
+	w := connected(t, 1)
+	requests, data := 0, 0
+	w.net.SetFilter(func(p simnet.Packet) bool {
+		if p.Dst.Addr() == victim {
+			// An answer follows a packet of the attacker's own making, which it could
+			// have sent to the victim itself; what counts is what we begin.
+			switch {
+			case p.Data[0] == 0xd0:
+				data++
+			case message.Flags(p.Data[19])&message.FlagResponse == 0:
+				requests++
+			}
+		}
+		return false
+	})
+	// The laptop sends with the victim's source address: as if from there.
+	w.a.AddAddr(victim)
+	w.net.Block(netip.Addr{}, victim)
+	w.client.engine.EachSession(w.net.Now(), func(now time.Time, s *ike.Session) {
+		SetLocal(now, s, []locator.Local{{Addr: victim, Interface: w.a.Index(), Name: "if1"}})
+	})
+	w.client.settle()
+	w.run(30 * time.Second)
+	if data != 0 {
+		t.Errorf("%d data packets went to an address that never answered", data)
+	}
+	if p := w.policy; requests > p.UnprovenBurst+p.UnprovenPerMinute {
+		t.Errorf("%d requests went to the victim", requests)
+	}
+}
