@@ -56,6 +56,8 @@ type Config struct {
 	// Send hands an IKE message to the transport. It is called on the shard's
 	// goroutine; a failure is logged and left to retransmission.
 	Send func(pair locator.Pair, data []byte) error
+	// Keepalive sends one NAT keepalive (transport.SendKeepalive). Nil sends none.
+	Keepalive func(pair locator.Pair) error
 	// DataPath carries out the engine's actions on hosts and Child SAs.
 	DataPath esp.DataPath
 	// Events gets every other action, in order, on the shard's goroutine:
@@ -238,6 +240,10 @@ func (s *Shard) do(a ike.Action) {
 	switch a := a.(type) {
 	case ike.Send:
 		s.send(a)
+	case ike.Keepalive:
+		if s.cfg.Keepalive != nil {
+			s.dataPath("send a NAT keepalive", a.Session, s.cfg.Keepalive(a.Pair))
+		}
 	case ike.Work:
 		s.submit(a)
 	case ike.AddHost:
