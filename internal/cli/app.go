@@ -52,7 +52,7 @@ func New(info Info) *urfave.App {
 	app := &urfave.App{
 		Name:                 info.Name,
 		Usage:                info.Usage,
-		Description:          info.Description,
+		Description:          wrap(info.Description),
 		Version:              Version(),
 		Flags:                info.Flags,
 		Commands:             append(info.Commands, completionCommand(info.Name), manCommand()),
@@ -113,7 +113,7 @@ func demandRequired(c *urfave.Command) {
 // helpTemplate is the help page of a command: the library's, with examples.
 func helpTemplate(base, description string) string {
 	text, examples := splitDescription(description)
-	base = strings.ReplaceAll(base, `{{template "descriptionTemplate" .}}`, indent(literal(text)))
+	base = strings.ReplaceAll(base, `{{template "descriptionTemplate" .}}`, indent(literal(wrap(text))))
 	if text == "" {
 		base = strings.ReplaceAll(base, `{{if .Description}}`, `{{if false}}`)
 	}
@@ -276,3 +276,29 @@ func examplesTemplate(examples []Example) string {
 func literal(s string) string { return strings.ReplaceAll(s, "{{", `{{"{{"}}`) }
 
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n   ") }
+
+// lineWidth is how wide help texts are, with their margin.
+const lineWidth = 80
+
+// wrap breaks the lines of a description. Lines that begin with a blank stay as
+// they are.
+func wrap(s string) string {
+	const margin = 3
+	var out []string
+	for _, line := range strings.Split(s, "\n") {
+		if strings.HasPrefix(line, " ") || line == "" {
+			out = append(out, line)
+			continue
+		}
+		current := ""
+		for _, word := range strings.Fields(line) {
+			if current != "" && len(current)+1+len(word) > lineWidth-margin {
+				out = append(out, current)
+				current = ""
+			}
+			current = strings.TrimPrefix(current+" "+word, " ")
+		}
+		out = append(out, current)
+	}
+	return strings.Join(out, "\n")
+}

@@ -334,3 +334,26 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vpn_demo_complete; echo "${COMPREPLY
 		}
 	}
 }
+
+func TestHelpFitsTheScreen(t *testing.T) {
+	words := strings.Repeat("words of some length ", 20)
+	app := New(Info{Name: "vpn-demo", Usage: "x", Description: words, Commands: []*urfave.Command{{Name: "a", Usage: "x", Description: Describe(words)}}})
+	for _, args := range [][]string{{"vpn-demo", "--help"}, {"vpn-demo", "a", "--help"}} {
+		var out bytes.Buffer
+		app.Writer = &out
+		if code := Run(context.Background(), app, args); code != ExitOK {
+			t.Fatalf("exit %d", code)
+		}
+		if strings.Count(out.String(), "words") != 20 {
+			t.Errorf("words are missing in\n%s", out.String())
+		}
+		for line := range strings.Lines(out.String()) {
+			if len(line) > lineWidth+1 {
+				t.Errorf("%d columns: %s", len(line), line)
+			}
+		}
+	}
+	if got := wrap("a\n  kept  as it is\n\nb"); got != "a\n  kept  as it is\n\nb" {
+		t.Errorf("%q", got)
+	}
+}
