@@ -232,8 +232,8 @@ func (d *Daemon) up(ctx context.Context, name string, timeout time.Duration, ado
 		d.log.Warn(w, "profile", p.Name)
 	}
 	if err := stateDir(d.cfg.StateDir).save(intent{Profile: p.Name, BootID: bootID()}); err != nil {
-		p.Zero()
-		return Status{}, reason.Wrap(reason.StoreFailed, fmt.Errorf("note what is to be up: %w", err))
+		// A full disk must not keep the user offline.
+		d.log.Warn("after a crash of the daemon this tunnel will not come back by itself", "profile", p.Name, "error", err)
 	}
 	d.start(p, connectionConfig{policy: policy, timeout: timeout, adopted: adopted, warnings: warnings})
 	return d.Status(ctx), nil
