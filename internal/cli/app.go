@@ -82,6 +82,11 @@ func prepare(commands []*urfave.Command) {
 		}
 		c.CustomHelpTemplate = helpTemplate(base, c.Description)
 		demandRequired(c)
+		for _, f := range c.Flags {
+			if b, ok := f.(*urfave.BoolFlag); ok {
+				b.DisableDefaultText = true // "(default: false)" says nothing
+			}
+		}
 	}
 }
 

@@ -124,7 +124,7 @@ func TestHelp(t *testing.T) {
 		{"user --help", []string{"Users are people.", "EXAMPLES:\n   # Who is there\n   vpn-demo user list", "add a user"}, []string{"\x00"}},
 		{"user add --help", []string{"vpn-demo user add - add a user", "Adds {{one}}.", "   # Add alice\n   vpn-demo user add alice\n   vpn-demo user add\n   bob\n", "--days N"}, []string{"\x00"}},
 		{"help user", []string{"Users are people."}, nil},
-		{"status --help", []string{"--json"}, []string{"DESCRIPTION"}},
+		{"status --help", []string{"--json"}, []string{"DESCRIPTION", "default: false"}},
 		{"--version", []string{"vpn-demo version "}, nil},
 		{"completion --help", []string{"source <(vpn-demo completion bash)"}, nil},
 	} {
@@ -355,5 +355,19 @@ func TestHelpFitsTheScreen(t *testing.T) {
 	}
 	if got := wrap("a\n  kept  as it is\n\nb"); got != "a\n  kept  as it is\n\nb" {
 		t.Errorf("%q", got)
+	}
+}
+
+// The README's table of exit codes is the one that the programs follow.
+func TestReadmeHasTheExitCodes(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range exitCodes {
+		meaning := strings.TrimSuffix(strings.ToLower(e.meaning[:1])+e.meaning[1:], ".")
+		if line := fmt.Sprintf("| %d | %s |\n", e.code, meaning); !strings.Contains(string(readme), line) {
+			t.Errorf("the README lacks %q", line)
+		}
 	}
 }
