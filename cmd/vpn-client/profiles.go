@@ -137,7 +137,7 @@ func removeCommand() *urfave.Command {
 		Aliases:     []string{"rm"},
 		Usage:       "delete a profile",
 		ArgsUsage:   "NAME",
-		Description: cli.Describe("A tunnel that is up with the profile stays up.", cli.Example{Command: "vpn-client remove office"}),
+		Description: cli.Describe("A tunnel that is up with the profile stays up.", cli.Example{Command: "vpn-client remove office", Does: "Delete the profile called office"}),
 		Flags:       []urfave.Flag{dirFlag()},
 		Action: func(c *urfave.Context) error {
 			args, err := cli.Args(c, "NAME")

@@ -19,7 +19,7 @@ func statusCommand() *urfave.Command {
 		Name:  "status",
 		Usage: "show whether this machine is connected, and how",
 		Description: cli.Describe("\"connected\" means that the gateway answers. When it does not, the state is \"degraded\", with the reason.",
-			cli.Example{Command: "vpn-client status"},
+			cli.Example{Command: "vpn-client status", Does: "Once"},
 			cli.Example{Command: "vpn-client status --watch", Does: "Follow it until interrupted"},
 			cli.Example{Command: "vpn-client status --check || notify-send 'VPN is down'", Does: "In a script"}),
 		Flags: []urfave.Flag{
@@ -221,7 +221,7 @@ func logsCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:        "logs",
 		Usage:       "show the daemon's log",
-		Description: cli.Describe("The daemon keeps its last lines; with systemd, journalctl -u vpn-client has them all.", cli.Example{Command: "vpn-client logs --follow"}),
+		Description: cli.Describe("The daemon keeps its last lines; with systemd, journalctl -u vpn-client has them all.", cli.Example{Command: "vpn-client logs --follow", Does: "Follow it until interrupted"}),
 		Flags:       []urfave.Flag{&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines"}},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {

@@ -35,7 +35,7 @@ func upCommand() *urfave.Command {
 			cli.Example{Command: "vpn-client up alice --timeout 10s", Does: "Give up waiting after ten seconds"},
 			cli.Example{Command: "vpn-client up --foreground ./alice.toml", Does: "Without a daemon: stay connected until interrupted"}),
 		Flags: []urfave.Flag{
-			&urfave.DurationFlag{Name: "timeout", Usage: "wait so long for the connection", Value: defaultUpTimeout},
+			&urfave.DurationFlag{Name: "timeout", Usage: "wait for `TIME`, such as 10s or 2m", Value: defaultUpTimeout},
 			&urfave.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "run the daemon in this command, with a profile by name or file"},
 			cli.JSONFlag(),
 		},
@@ -247,7 +247,7 @@ func downCommand() *urfave.Command {
 		ArgsUsage: "[NAME]",
 		Description: cli.Describe("It works without a daemon too, as root: then it removes what a daemon that crashed has left on this machine. "+
 			"Programs that still hold sockets with an address of the tunnel cannot send with it past the tunnel afterwards either.",
-			cli.Example{Command: "vpn-client down"}),
+			cli.Example{Command: "vpn-client down", Does: "Disconnect, or clean up after a crash"}),
 		Flags:  []urfave.Flag{cli.JSONFlag()},
 		Action: down,
 	}
