@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
@@ -68,9 +69,20 @@ func (s *Server) grant(sh *shard.Shard, a ike.AuthorizeRequest) {
 		}
 		if !ok {
 			g = ike.Grant{Refuse: reason.PoolExhausted, Detail: s.exhausted(a)}
+			s.addressless(a, g.Detail)
 		}
 	}
 	sh.Authorize(a.Session, g)
+}
+
+// addressless tells of a peer that gets no address. Its IKE SA comes up all the same,
+// without a Child SA (RFC 7296 §1.2), so nothing else would tell.
+func (s *Server) addressless(a ike.AuthorizeRequest, detail string) {
+	s.noteError(reason.PoolExhausted, notifyName(0, reason.PoolExhausted), detail, a.Peer.String(), a.Pair.Remote)
+	s.log.Warn("no inner address", "session", uint64(a.Session), "peer", a.Peer.String(), "remote", a.Pair.Remote,
+		"reason", string(reason.PoolExhausted), "detail", detail)
+	s.events.publish(Event{Time: time.Now(), Kind: "no-address", ID: uint64(a.Session), Peer: a.Peer.String(), Remote: a.Pair.Remote,
+		Reason: reason.PoolExhausted, Detail: detail})
 }
 
 // exhausted says why a peer could not have an address.

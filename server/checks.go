@@ -63,7 +63,7 @@ func (l *loader) checkNames() {
 		}
 	}
 	for i, a := range c.Listen.Addresses {
-		if a.IsMulticast() || a.IsUnspecified() {
+		if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() {
 			p.Add(fmt.Sprintf("listen.addresses[%d]", i), "%s is not an address of this machine; leave the list out to listen on all", a)
 		}
 	}
@@ -83,7 +83,7 @@ func (l *loader) checkNetwork() {
 		p.Add("network.pool6", "%s is not an IPv6 network: it belongs into pool4", n.Pool6)
 	}
 	if len(n.pools()) == 0 {
-		p.Add("network", `no pool: clients need addresses: set pool4 (such as "10.66.0.0/24") or pool6`)
+		p.Add("network.pool4", `no pool: clients need addresses: set pool4 (such as "10.66.0.0/24") or pool6`)
 	}
 	l.checkPool("network.pool4", n.Pool4)
 	l.checkPool("network.pool6", n.Pool6)
@@ -97,7 +97,7 @@ func (l *loader) checkNetwork() {
 		p.Add("network.dns", "more than %d servers", maxDNS)
 	}
 	for i, a := range n.DNS {
-		if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 			p.Add(fmt.Sprintf("network.dns[%d]", i), "%s is not an address that clients can ask", a)
 		}
 	}
@@ -150,6 +150,7 @@ func (l *loader) checkNetworks() {
 	}
 	for i, n := range nets {
 		if !n.IsValid() {
+			l.problems.Add(fmt.Sprintf("network.networks[%d]", i), "is empty")
 			continue
 		}
 		if n != n.Masked() {

@@ -193,6 +193,9 @@ func (l *loader) policy() *ike.Policy {
 		SendCertificates: c.Auth.SendCertificate,
 	}
 	for _, n := range c.Network.Networks {
+		if !n.IsValid() {
+			continue // reported
+		}
 		p.LocalSelectors = append(p.LocalSelectors, selector(n))
 	}
 	p.Local, p.Remote = l.authentication()

@@ -1,0 +1,222 @@
+package server
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/pki"
+)
+
+type netipPrefix = netip.Prefix
+
+func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func sprint(v any) string { return fmt.Sprintf("%+v", v) }
+
+func newAdmin(t *testing.T) *Admin {
+	t.Helper()
+	dir := t.TempDir()
+	r, err := Setup(SetupOptions{Name: "vpn.example.test", Addresses: []string{"203.0.113.1"}, ConfigDir: dir, StateDir: filepath.Join(dir, "state")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := OpenAdmin(r.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestCertificateUser(t *testing.T) {
+	a := newAdmin(t)
+	u, err := a.AddUser("alice", UserOptions{Lifetime: 30 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Identity != "alice@vpn.example.test" || u.State != UserActive || u.Kind != CertificateUser || time.Until(*u.Expires) > 31*24*time.Hour {
+		t.Errorf("user %+v", u)
+	}
+	if info, err := os.Stat(u.Profile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("profile: %v, %v", info, err)
+	}
+	data, err := a.Profile("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.Parse("alice.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Name != "alice" || p.Server[0] != "203.0.113.1" || p.RemoteID != "vpn.example.test" || p.ID != "alice@vpn.example.test" || !p.Tunnel.Routes.Full() {
+		t.Errorf("profile %+v", p)
+	}
+
+	// The gateway accepts what the profile holds.
+	settings := mustLoad(t, a)
+	chain, err := auth.LoadCertificatesPEM([]byte(p.Auth.Certificate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := auth.ParseIdentity(p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settings.Policy.Remote.VerifyChain(time.Now(), id, chain, nil); err != nil {
+		t.Error(err)
+	}
+	if settings.trust.revoked[keyOf(chain[0].RawIssuer, chain[0].SerialNumber)] {
+		t.Error("revoked from the beginning")
+	}
+
+	for name, o := range map[string]UserOptions{"alice": {}, "alice2": {Identity: "alice@vpn.example.test"}} {
+		if _, err := a.AddUser(name, o); reason.Of(err) != reason.AlreadyExists {
+			t.Errorf("%s again: %v", name, err)
+		}
+	}
+	if _, err := a.AddUser("alice", UserOptions{Replace: true}); err != nil {
+		t.Error(err)
+	}
+	settings = mustLoad(t, a)
+	if !settings.trust.revoked[keyOf(chain[0].RawIssuer, chain[0].SerialNumber)] {
+		t.Error("the replaced certificate is not revoked")
+	}
+	if _, err := settings.Policy.Remote.VerifyChain(time.Now(), id, chain, nil); err == nil {
+		t.Error("the replaced certificate is accepted")
+	}
+
+	if _, err := a.EndUser("alice@vpn.example.test", pki.KeyCompromise); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.EndUser("alice", pki.KeyCompromise); reason.Of(err) != reason.NotFound || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("ended twice: %v", err)
+	}
+	if _, err := os.Stat(u.Profile); !os.IsNotExist(err) {
+		t.Errorf("the profile is still there: %v", err)
+	}
+	users, err := a.Users()
+	if err != nil || len(users) != 2 || users[0].State != UserRevoked || users[1].State != UserRevoked {
+		t.Errorf("users %+v, %v", users, err)
+	}
+	if u, err = a.AddUser("alice", UserOptions{}); err != nil || u.State != UserActive {
+		t.Errorf("a new alice: %+v, %v", u, err)
+	}
+	if err := a.ForgetProfile("alice"); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.Profile("alice"); reason.Of(err) != reason.NotFound || !strings.Contains(err.Error(), "--replace") {
+		t.Errorf("a forgotten profile: %v", err)
+	}
+}
+
+func mustLoad(t *testing.T, a *Admin) *Settings {
+	t.Helper()
+	s, err := Load(a.Path, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSharedKeyUser(t *testing.T) {
+	a := newAdmin(t)
+	for _, name := range []string{"phone", "tablet"} {
+		if _, err := a.AddUser(name, UserOptions{SharedKey: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := a.Profile("phone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.Parse("phone.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := mustLoad(t, a)
+	id, _ := auth.ParseIdentity(p.ID)
+	other, _ := auth.ParseIdentity("tablet@vpn.example.test")
+	secret, err := s.Policy.Remote.SharedKey(id)
+	if err != nil || string(secret) != string(p.Auth.PSK.Bytes()) || len(secret) != 43 {
+		t.Errorf("%d octets, %v", len(secret), err)
+	}
+	if another, err := s.Policy.Remote.SharedKey(other); err != nil || string(another) == string(secret) {
+		t.Errorf("the second user's key: %v", err)
+	}
+	if !s.Policy.Remote.AllowPSK || !s.Policy.Remote.AllowSignature {
+		t.Error("not both methods are open")
+	}
+	if info, err := os.Stat(filepath.Join(a.Config.StateDir, keyUsersFile)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := a.EndUser("phone", pki.Unspecified); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mustLoad(t, a).Policy.Remote.SharedKey(id); err == nil {
+		t.Error("the key of a removed user is still there")
+	}
+}
+
+func TestUsersThatCannotBe(t *testing.T) {
+	a := newAdmin(t)
+	a.Config.Auth.RemoteID = []string{"*@vpn.example.test"}
+	for name, o := range map[string]UserOptions{
+		"../../etc/passwd": {}, "": {}, "-x": {}, "a b": {},
+		"bob":   {Identity: "bob@elsewhere.test"},
+		"carol": {SharedKey: true, Lifetime: time.Hour},
+		"dave":  {Identity: "dave\n@vpn.example.test"},
+		"erin":  {Identity: "er\"in@vpn.example.test", SharedKey: true},
+	} {
+		if u, err := a.AddUser(name, o); reason.Of(err) != reason.InvalidRequest {
+			t.Errorf("%q %+v: %+v, %v", name, o, u, err)
+		}
+	}
+	if users, err := a.Users(); err != nil || len(users) != 0 {
+		t.Errorf("%v, %v", users, err)
+	}
+	if _, err := a.EndUser("nobody", pki.Unspecified); reason.Of(err) != reason.NotFound {
+		t.Error(err)
+	}
+}
+
+// The gateway's certificate follows the names in the configuration.
+func TestRenewCertificate(t *testing.T) {
+	a := newAdmin(t)
+	before := mustLoad(t, a).Policy.Local.Certificate()
+	a.Config.Addresses = append(a.Config.Addresses, "2001:db8::1")
+	if _, err := a.RenewCertificate(pki.Ed25519); err != nil {
+		t.Fatal(err)
+	}
+	after := mustLoad(t, a).Policy.Local.Certificate()
+	if after.SerialNumber.Cmp(before.SerialNumber) == 0 || len(after.IPAddresses) != 2 || after.PublicKeyAlgorithm.String() != "Ed25519" {
+		t.Errorf("certificate %v", after.Subject)
+	}
+	if err := os.Remove(filepath.Join(a.Config.StateDir, certKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(a.Path, time.Now()); err == nil || !strings.Contains(err.Error(), "vpn-server cert renew") {
+		t.Errorf("without the key: %v", err)
+	}
+	crl, err := a.RevocationList()
+	if err != nil || !strings.Contains(string(crl), "BEGIN X509 CRL") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnotherAuthority(t *testing.T) {
+	a := newAdmin(t)
+	a.Config.Auth.CA = []string{"ca.pem"}
+	if _, err := a.AddUser("alice", UserOptions{}); err == nil || !strings.Contains(err.Error(), "another authority") {
+		t.Error(err)
+	}
+	if users, err := a.Users(); err != nil || len(users) != 0 {
+		t.Errorf("%v, %v", users, err)
+	}
+}
