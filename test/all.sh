@@ -10,7 +10,7 @@
 #
 # A step that ends with an error without any FAIL line counts as one failure. What was
 # skipped is listed at the end with its reason, since a skipped test proves nothing.
-# GOTESTFLAGS goes to go test.
+# GOTESTFLAGS goes to go test, GOPACKAGES replaces its ./...
 set -u
 cd "$(dirname "$0")/.." || exit 1
 verdicts=$(mktemp)
@@ -34,7 +34,7 @@ staticcheck() {
 # go_tests writes its verdicts itself: there are hundreds.
 go_tests() {
 	# shellcheck disable=SC2086 # flags are several words
-	go test -race -v ${GOTESTFLAGS-} ./... 2>&1 | awk -v verdicts="$verdicts" -f test/gotest.awk
+	go test -race -v ${GOTESTFLAGS-} ${GOPACKAGES-./...} 2>&1 | awk -v verdicts="$verdicts" -f test/gotest.awk
 	return "${PIPESTATUS[0]}"
 }
 

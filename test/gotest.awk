@@ -2,27 +2,29 @@
 # packages that fail what their tests said. Appends a verdict per test to the file
 # `verdicts`: PASS, FAIL or SKIP with the reason. Subtests count with their test.
 
-# The line after a skipped test gives the reason.
-skipped != "" {
-	reason = $0
-	if (sub(/^ +[A-Za-z0-9_]+\.go:[0-9]+: /, "", reason)) skipped = skipped " " reason
-	print "SKIP go: " skipped >> verdicts
-	skipped = ""
-}
+function verdict(word, what) { pending[++n] = word " go: %s " what }
+
 /^=== (RUN|PAUSE|CONT|NAME)/ || /^(PASS|FAIL)$/ || /^ +--- (PASS|SKIP)/ { next }
-/^--- PASS: / { print "PASS go: " $3 >> verdicts; next }
-/^--- SKIP: / { skipped = $3; next }
-/^--- FAIL: / { print "FAIL go: " $3 >> verdicts; failures++ }
+/^--- PASS: / { verdict("PASS", $3); last = ""; next }
+/^--- SKIP: / { verdict("SKIP", $3 last); last = ""; next }
+/^--- FAIL: / { verdict("FAIL", $3); failures++ }
 /^(ok|FAIL|\?|---)[ \t]+[^ \t]+\// {
 	if ($1 == "FAIL") {
 		printf "%s", said
-		if (!failures) print "FAIL go: " $2 " " $3 " " $4 >> verdicts
+		if (!failures) verdict("FAIL", $3 " " $4)
 	}
 	print
 	fflush()
+	for (i = 1; i <= n; i++) printf pending[i] "\n", $2 >> verdicts
 	said = ""
-	failures = 0
+	failures = n = 0
 	next
 }
-{ said = said $0 "\n" }
+{
+	said = said $0 "\n"
+	# What a test says last before it is skipped is the reason.
+	last = $0
+	if (!sub(/^ +[A-Za-z0-9_]+\.go:[0-9]+: /, ": ", last)) last = ""
+	gsub(/%/, "%%", last)
+}
 END { printf "%s", said }
