@@ -38,24 +38,35 @@ const minESPSPI = 256
 // round trip of INVALID_KE_PAYLOAD.
 func ChooseIKE(offered []Proposal, ours []suite.IKEProposal, sent ...suite.KEID) (number uint8, alg suite.IKEAlgorithms, err error) {
 	for i := range ours {
-		for j := range offered {
-			if !acceptableIKE(&offered[j], j) {
+		for _, p := range numbered(offered) {
+			if !acceptableIKE(&p) {
 				continue
 			}
-			if alg, ok := matchIKE(&offered[j], &ours[i], sent); ok {
-				return offered[j].Number, alg, nil
+			if alg, ok := matchIKE(&p, &ours[i], sent); ok {
+				return p.Number, alg, nil
 			}
 		}
 	}
 	return 0, suite.IKEAlgorithms{}, &NoProposalError{Offered: offered, Ours: join(ours)}
 }
 
+// numbered returns the proposals up to the first whose number is not its place:
+// numbers count from 1 (RFC 7296 §3.3.1). A number names a proposal from here on,
+// so two with the same must not both be eligible.
+func numbered(offered []Proposal) []Proposal {
+	for i := range offered {
+		if int(offered[i].Number) != i+1 {
+			return offered[:i]
+		}
+	}
+	return offered
+}
+
 // acceptableIKE looks at what does not depend on our proposals. A transform type
 // that we do not understand makes the whole proposal unacceptable, since there
 // has to be a choice of each type (RFC 7296 §3.3.6).
-func acceptableIKE(p *Proposal, index int) bool {
-	return p.Protocol == ProtoIKE && int(p.Number) == index+1 &&
-		hasOnly(p, TransformEncr, TransformPRF, TransformInteg, TransformKE)
+func acceptableIKE(p *Proposal) bool {
+	return p.Protocol == ProtoIKE && hasOnly(p, TransformEncr, TransformPRF, TransformInteg, TransformKE)
 }
 
 func hasOnly(p *Proposal, types ...TransformType) bool {
@@ -121,21 +132,20 @@ func matchKE(p *Proposal, ours, sent []suite.KEID) (suite.KEID, bool) {
 // for one of them, and one without takes offers that can do without.
 func ChooseESP(offered []Proposal, ours []suite.ESPProposal, ignoreKE bool, sent ...suite.KEID) (number uint8, alg suite.ESPAlgorithms, err error) {
 	for i := range ours {
-		for j := range offered {
-			if !acceptableESP(&offered[j], j) {
+		for _, p := range numbered(offered) {
+			if !acceptableESP(&p) {
 				continue
 			}
-			if alg, ok := matchESP(&offered[j], &ours[i], ignoreKE, sent); ok {
-				return offered[j].Number, alg, nil
+			if alg, ok := matchESP(&p, &ours[i], ignoreKE, sent); ok {
+				return p.Number, alg, nil
 			}
 		}
 	}
 	return 0, suite.ESPAlgorithms{}, &NoProposalError{Offered: offered, Ours: join(ours)}
 }
 
-func acceptableESP(p *Proposal, index int) bool {
-	return p.Protocol == ProtoESP && int(p.Number) == index+1 &&
-		len(p.SPI) == 4 && binary.BigEndian.Uint32(p.SPI) >= minESPSPI &&
+func acceptableESP(p *Proposal) bool {
+	return p.Protocol == ProtoESP && len(p.SPI) == 4 && binary.BigEndian.Uint32(p.SPI) >= minESPSPI &&
 		hasOnly(p, TransformEncr, TransformInteg, TransformKE, TransformESN)
 }
 

@@ -214,7 +214,6 @@ func TestStrangeOffersIKE(t *testing.T) {
 		"cipher with unknown attribute":  {func(p *Proposal) { p.Transforms[0].Unsupported = true }, false},
 		"method with a key length":       {func(p *Proposal) { p.Transforms[2].KeyBits = 256 }, false},
 		"method NONE only":               {func(p *Proposal) { p.Transforms[2].ID = 0 }, false},
-		"proposal number 2 as the first": {func(p *Proposal) { p.Number = 2 }, false},
 		"another protocol":               {func(p *Proposal) { p.Protocol = ProtoESP }, false},
 		"no transforms":                  {func(p *Proposal) { p.Transforms = nil }, false},
 	} {
@@ -251,6 +250,30 @@ func TestStrangeOffersIKE(t *testing.T) {
 	_, alg, err := ChooseIKE([]Proposal{mixed}, append(suite.DefaultIKEProposals(), suite.CompatIKEProposals()...))
 	if err != nil || alg.String() != "aes256-sha256-prfsha256-x25519" {
 		t.Errorf("mixed proposal: %v, %v", alg, err)
+	}
+}
+
+// TestMisnumberedOffers: a number names one proposal, or none.
+func TestMisnumberedOffers(t *testing.T) {
+	offer := func(numbers ...uint8) (ps []Proposal) {
+		for _, n := range numbers {
+			p := ikeOffer()
+			p.Number = n
+			ps = append(ps, p)
+		}
+		return ps
+	}
+	bad := offer(2, 2)
+	bad[0].Protocol = ProtoESP
+	for _, ps := range [][]Proposal{offer(2), offer(0), bad, offer(2, 1)} {
+		if number, _, err := ChooseIKE(ps, suite.DefaultIKEProposals()); err == nil {
+			t.Errorf("chose number %d of %v", number, ps)
+		}
+	}
+	ps := offer(1, 2, 2)
+	ps[0].Protocol = ProtoESP
+	if number, _, err := ChooseIKE(ps, suite.DefaultIKEProposals()); err != nil || number != 2 {
+		t.Errorf("chose number %d: %v", number, err)
 	}
 }
 
