@@ -263,8 +263,8 @@ func (s *Session) answerShare(now time.Time, rq *peerRequest, then func(time.Tim
 func (sa *ikeSA) finishChild(now time.Time, rq *peerRequest, old *childSA, o answerOptions) {
 	s := sa.session
 	defer clear(o.secret)
-	if old != nil && s.child(old.id) == nil {
-		rq.refuse(now, childNotFound(old.spiOut))
+	if n := sa.overtaken(old); n != nil {
+		rq.refuse(now, n)
 		return
 	}
 	a, err := s.answerChild(now, rq.x, old, o)
@@ -279,4 +279,20 @@ func (sa *ikeSA) finishChild(now time.Time, rq *peerRequest, old *childSA, o ans
 	}
 	a.addTo(rq.x)
 	rq.respond(now, rq.x.Out)
+}
+
+// overtaken says how to refuse a request for a Child SA when, while its key
+// exchange was computed, another exchange has replaced the IKE SA or the Child SA
+// to be rekeyed; nil when all is as it was (RFC 7296 §2.25).
+func (sa *ikeSA) overtaken(old *childSA) *message.Notify {
+	s := sa.session
+	switch {
+	case sa != s.sa || s.state != Up:
+		return &message.Notify{Kind: message.TemporaryFailure}
+	case old == nil:
+		return nil
+	case s.child(old.id) == nil:
+		return childNotFound(old.spiOut)
+	}
+	return old.unready()
 }

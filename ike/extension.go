@@ -78,6 +78,13 @@ type Retransmitter interface {
 	RetransmitOver(now time.Time, sent int) []locator.Pair
 }
 
+// PathVerifier is a Task that knows whether the peer has shown that it receives
+// where the session's path leads. Where it has not, nothing is sent more often than
+// the back-off allows.
+type PathVerifier interface {
+	PathVerified(pair locator.Pair) bool
+}
+
 // WithSession runs f on an established session, for daemons that have something to
 // tell to a task of it: a changed address, for instance.
 func (e *Engine) WithSession(now time.Time, id SessionID, f func(now time.Time, s *Session)) error {

@@ -26,7 +26,7 @@ func (d *deleteIKE) done(now time.Time, sa *ikeSA) {
 		sa.session.finishClosing(now)
 		return
 	}
-	sa.session.dropRetired(sa)
+	sa.session.dropRetired(now, sa)
 }
 
 // livenessRequest is an empty request: does the peer live (RFC 7296 §2.4)?
@@ -167,12 +167,13 @@ func (sa *ikeSA) deletedByPeer(now time.Time) {
 	sa.lingerBy = now.Add(lingerTime)
 }
 
-// requeueOnSuccessor moves a Delete of a Child SA that was in flight on a deleted
-// IKE SA to the one in use; nobody will answer it on the old one.
+// requeueOnSuccessor moves a request that was in flight on a deleted IKE SA to the
+// one in use; nobody will answer it on the old one.
 func (sa *ikeSA) requeueOnSuccessor(now time.Time) {
-	r, ok := sa.current.(*deleteChildRequest)
+	r := sa.current
 	sa.current, sa.out = nil, nil
-	if ok {
+	switch r.(type) {
+	case *deleteChildRequest, *taskRequest:
 		sa.session.sa.enqueue(now, r)
 	}
 }

@@ -163,13 +163,22 @@ func (s *Session) rekeyTarget(n *message.Notify) (*childSA, *message.Notify) {
 	}
 	spi := binary.BigEndian.Uint32(n.SPI)
 	c := s.childByOutbound(spi)
-	switch {
-	case c == nil:
+	if c == nil {
 		return nil, childNotFound(spi)
-	case c.deleting || c.replaced || c.successor != nil:
-		return nil, &message.Notify{Kind: message.TemporaryFailure}
+	}
+	if n := c.unready(); n != nil {
+		return nil, n
 	}
 	return c, nil
+}
+
+// unready says how to refuse the rekey of a Child SA that is on its way out
+// (RFC 7296 §2.25.1); nil when it may be rekeyed.
+func (c *childSA) unready() *message.Notify {
+	if c.deleting || c.replaced || c.successor != nil {
+		return &message.Notify{Kind: message.TemporaryFailure}
+	}
+	return nil
 }
 
 func childNotFound(spi uint32) *message.Notify {

@@ -259,6 +259,12 @@ func (sa *ikeSA) serveRekeyIKE(now time.Time, rq *peerRequest, offer *message.SA
 		public, secret, err := suite.RespondKE(ke.Method, seededReader(seed), ke.Data)
 		return secretOrError{public, secret, err}
 	}, func(now time.Time, v secretOrError) {
+		if n := sa.overtaken(nil); n != nil {
+			// Our own rekey was settled meanwhile; the peer takes that one.
+			clear(v.secret)
+			rq.refuse(now, n)
+			return
+		}
 		next := &ikeSA{session: s, role: Responder, state: saUp, alg: alg, spii: spii, spir: s.engine.newSPI()}
 		if v.err == nil {
 			v.err = next.inherit(sa, v.secret, nonces{ni.Data, nr})
@@ -278,10 +284,6 @@ func (sa *ikeSA) finishServeRekeyIKE(now time.Time, rq *peerRequest, next *ikeSA
 		payloads = append(payloads, t)
 	}
 	rq.respond(now, payloads)
-	if s.state != Up || sa != s.sa {
-		next.drop()
-		return
-	}
 	if sa.rekeyingIKE() {
 		sa.rival = &rivalIKE{next, n}
 		return
@@ -316,7 +318,7 @@ func proposedSPI(offer *message.SA, number uint8) (message.SPI, bool) {
 func (sa *ikeSA) peerSilent(now time.Time) {
 	s := sa.session
 	if sa != s.sa {
-		s.dropRetired(sa)
+		s.dropRetired(now, sa)
 		return
 	}
 	s.finish(now, reason.PeerDead, 0, "the peer does not answer")

@@ -20,6 +20,7 @@ type inFlight struct {
 	id       uint32
 	packets  [][]byte
 	sent     int
+	sentAt   time.Time // last
 	interval time.Duration
 	nextAt   time.Time
 	giveUpAt time.Time
@@ -46,12 +47,28 @@ func (sa *ikeSA) send(now time.Time) {
 	}
 	o := sa.out
 	o.sent++
+	o.sentAt = now
 	spread := 1 + sendJitter*(2*sa.session.engine.randomFraction()-1)
 	o.nextAt = now.Add(time.Duration(float64(o.interval) * spread))
 	if o.nextAt.After(o.giveUpAt) {
 		o.nextAt = o.giveUpAt
 	}
 	o.interval = min(time.Duration(float64(o.interval)*backoff), maxRetransmit)
+}
+
+// hurry repeats the request in flight when the peer was heard while its back-off is
+// long: whatever was in the way has gone, and other requests wait behind this one.
+func (sa *ikeSA) hurry(now time.Time) {
+	if sa.out == nil || now.Sub(sa.out.sentAt) < firstRetransmit/2 {
+		return
+	}
+	for _, t := range sa.session.tasks {
+		if v, ok := t.(PathVerifier); ok && !v.PathVerified(sa.session.path.Pair) {
+			return
+		}
+	}
+	sa.out.interval = firstRetransmit
+	sa.send(now)
 }
 
 // nextPairs are the pairs for the next transmission.
@@ -89,7 +106,7 @@ func (sa *ikeSA) deadline() time.Time {
 
 func (sa *ikeSA) tick(now time.Time) {
 	if !sa.lingerBy.IsZero() && !sa.lingerBy.After(now) {
-		sa.session.dropRetired(sa)
+		sa.session.dropRetired(now, sa)
 		return
 	}
 	if !sa.retryAt.IsZero() && !sa.retryAt.After(now) {

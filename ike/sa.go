@@ -179,6 +179,9 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 	default:
 		sa.receiveRequest(now, pair, m, payloads, err)
 	}
+	if sa.state != saDead {
+		sa.hurry(now)
+	}
 }
 
 // expects says whether a message ID is one that can matter now: the response in

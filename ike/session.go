@@ -269,7 +269,8 @@ func (s *Session) over(why reason.Code, notify message.NotifyType, detail string
 func (s *Session) retire(sa *ikeSA) { s.retired = append(s.retired, sa) }
 
 // dropRetired forgets a retired IKE SA.
-func (s *Session) dropRetired(sa *ikeSA) {
+func (s *Session) dropRetired(now time.Time, sa *ikeSA) {
+	sa.requeueOnSuccessor(now)
 	for i, r := range s.retired {
 		if r == sa {
 			s.retired = append(s.retired[:i], s.retired[i+1:]...)

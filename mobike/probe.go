@@ -177,6 +177,11 @@ func (t *Task) RetransmitOver(now time.Time, sent int) []locator.Pair {
 	return pairs
 }
 
+// PathVerified implements ike.PathVerifier.
+func (t *Task) PathVerified(pair locator.Pair) bool {
+	return !t.active || t.session.Role() == ike.Initiator || t.entry.Verification(pair) == locator.Verified
+}
+
 // Heard implements ike.PathObserver.
 func (t *Task) Heard(now time.Time, pair locator.Pair, response bool) {
 	if !t.active {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mobike
+
+const raceDetector = false
