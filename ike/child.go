@@ -32,10 +32,13 @@ type childSA struct {
 	rekeyAt     time.Time
 	expireAt    time.Time
 
-	active   bool // we send on it
-	deleting bool // our Delete is on its way
-	replaced bool // a successor is in use
-	removeAt time.Time
+	active bool // we send on it
+	// unconfirmed: made by the peer's request, and our answer may be lost, so that
+	// the peer need not know it yet.
+	unconfirmed bool
+	deleting    bool // our Delete is on its way
+	replaced    bool // a successor is in use
+	removeAt    time.Time
 
 	// ours is our rekey of it, waiting or in flight; successor is what the peer's
 	// rekey of it made, with the nonces of that exchange (RFC 7296 §2.8.1).

@@ -272,6 +272,7 @@ func (sa *ikeSA) finishChild(now time.Time, rq *peerRequest, old *childSA, o ans
 		rq.refuse(now, notifyFor(err))
 		return
 	}
+	a.child.unconfirmed = true
 	s.install(now, a.child, old == nil)
 	if old != nil {
 		old.successor = a.child

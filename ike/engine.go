@@ -346,6 +346,7 @@ func (e *Engine) DataPathEvent(now time.Time, ev esp.Event) {
 	}
 	switch ev.Kind {
 	case esp.FirstInbound:
+		c.unconfirmed = false
 		s.activate(c)
 	case esp.SoftLimit:
 		s.startRekeyChild(now, c)

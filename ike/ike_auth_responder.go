@@ -109,6 +109,10 @@ func (a *authAnswer) authorized(now time.Time, g Grant) {
 	s.addressRefused = addressless
 	idr := s.policy.Local.ID.Payload(true)
 	octets := auth.SignedOctets(sa.keys.prf, sa.keys.pr, sa.init.realMessage2, sa.init.ni, idr)
+	if proof := a.sharedProof(octets); proof != nil {
+		a.respond(now, idr, proof)
+		return
+	}
 	sa.proveSelf(octets, func(now time.Time, proof *message.Auth, err error) {
 		if err != nil {
 			a.fail(now, reason.AuthFailed, message.AuthenticationFailed, "cannot prove our identity: "+err.Error())
@@ -116,6 +120,21 @@ func (a *authAnswer) authorized(now time.Time, g Grant) {
 		}
 		a.respond(now, idr, proof)
 	}, now)
+}
+
+// sharedProof proves ourselves with the key that the peer has just proved to know; nil
+// if it used none. Peers with a shared key have their own key each, and most of them
+// no authority to check a certificate with.
+func (a *authAnswer) sharedProof(octets []byte) *message.Auth {
+	s := a.sa.session
+	if s.peerAuth != message.AuthSharedKey {
+		return nil
+	}
+	secret, err := s.policy.Remote.SharedKey(s.peer)
+	if err != nil {
+		return nil // the keys have changed in between
+	}
+	return &message.Auth{Method: message.AuthSharedKey, Data: auth.SharedKeyAuth(a.sa.keys.prf, secret, octets)}
 }
 
 // respond sends the IKE_AUTH response. A Child SA that cannot be made does not undo

@@ -30,9 +30,7 @@ func (s *Session) startRekeyChild(now time.Time, c *childSA) {
 	if c.ours != nil || c.deleting || c.replaced || c.successor != nil || c.redundant {
 		return
 	}
-	if !c.active {
-		// Made by the peer's rekey, whose response may have been lost: the peer need
-		// not know it yet.
+	if !c.active || c.unconfirmed {
 		c.rekeyAt = now.Add(time.Second)
 		return
 	}

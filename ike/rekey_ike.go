@@ -284,6 +284,10 @@ func (sa *ikeSA) finishServeRekeyIKE(now time.Time, rq *peerRequest, next *ikeSA
 		payloads = append(payloads, t)
 	}
 	rq.respond(now, payloads)
+	if s.state != Up {
+		next.drop()
+		return
+	}
 	if sa.rekeyingIKE() {
 		sa.rival = &rivalIKE{next, n}
 		return

@@ -236,6 +236,10 @@ func (sa *ikeSA) receiveRequest(now time.Time, pair locator.Pair, m *message.Mes
 	}
 	sa.busy = true
 	sa.answer = nil
+	// Its window is 1: whoever asks anew has the answer to what it asked before.
+	for _, c := range sa.session.children {
+		c.unconfirmed = false
+	}
 	rq := &peerRequest{sa: sa, pair: pair, header: m.Header}
 	rq.x = sa.session.newExchange(now, m.Exchange, pair, payloads)
 	if bad != nil {

@@ -16,7 +16,8 @@ import (
 )
 
 // Local is who we are and how we prove it: a shared key, or a private key with
-// its certificate chain. When both are set the shared key is used.
+// its certificate chain. When both are set the shared key is used. A responder
+// proves itself to peers that used a shared key with that same key, whatever is here.
 type Local struct {
 	ID  Identity
 	PSK []byte

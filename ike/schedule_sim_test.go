@@ -1,0 +1,543 @@
+package ike
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/simnet"
+)
+
+// simSetup is what a seed decides before a run begins.
+type simSetup struct {
+	Seed            uint64
+	Clients, Shards int
+	Auth            string
+	IKE, ESP        [2]string // of client and gateway
+	FragmentSize    int
+	Cookies         bool
+	NAT             []simNATKind
+	Native, V6      bool
+	Crash           bool
+	RekeyIKE        time.Duration
+	RekeyChild      time.Duration
+	Conditions      simnet.Conditions
+	WorkDelay       time.Duration
+	Hostile         bool
+	Active          time.Duration // how long things happen
+}
+
+type simNATKind int
+
+const (
+	noNAT simNATKind = iota
+	ownNAT
+	sharedNAT
+)
+
+// drawSetup makes a setup from a seed.
+func drawSetup(seed uint64) simSetup {
+	rng := rand.New(rand.NewPCG(seed, 99))
+	chance := func(percent int) bool { return rng.IntN(100) < percent }
+	ms := func(n int) time.Duration { return time.Duration(rng.IntN(n+1)) * time.Millisecond }
+	ike := [][2]string{
+		{"aes256gcm16-prfsha256-x25519", "aes256gcm16-prfsha256-x25519,aes256-sha256-x25519"},
+		{"aes128gcm16-prfsha256-ecp256-x25519", "aes128gcm16-prfsha256-x25519"}, // INVALID_KE_PAYLOAD
+		{"chacha20poly1305-prfsha512-x25519", "chacha20poly1305-prfsha512-x25519"},
+		{"aes256-sha384-x25519", "aes256-sha384-x25519"},
+	}
+	esps := [][2]string{
+		{"aes256gcm16", "aes256gcm16"},
+		{"aes256gcm16-x25519,aes256gcm16", "aes256gcm16-x25519,aes256gcm16"},
+		{"aes128gcm16-ecp256-x25519", "aes128gcm16-x25519"}, // INVALID_KE_PAYLOAD in a rekey
+		{"chacha20poly1305-noesn", "chacha20poly1305-noesn"},
+		{"aes128-sha256", "aes128-sha256"},
+	}
+	s := simSetup{
+		Seed: seed, Clients: 1 + rng.IntN(3), Shards: 1 + rng.IntN(4),
+		Auth: "psk",
+		IKE:  ike[rng.IntN(len(ike))], ESP: esps[rng.IntN(len(esps))],
+		Cookies: chance(40), V6: chance(20), Native: chance(15), Crash: chance(30),
+		Conditions: simnet.Conditions{
+			Loss: float64(rng.IntN(21)) / 100, Delay: ms(80), Jitter: ms(60),
+			Reorder: float64(rng.IntN(11)) / 100, ReorderDelay: ms(400), Duplicate: float64(rng.IntN(11)) / 100,
+		},
+		Active: 20*time.Second + ms(40_000),
+	}
+	if chance(25) {
+		s.Auth = "ed25519"
+	}
+	if chance(25) {
+		s.FragmentSize = 180 + rng.IntN(400)
+	}
+	if chance(15) {
+		s.Conditions.Corrupt = float64(1+rng.IntN(5)) / 100
+	}
+	if chance(50) {
+		s.WorkDelay = time.Millisecond + ms(60)
+	}
+	if chance(40) {
+		s.RekeyIKE, s.RekeyChild = 15*time.Second+ms(30_000), 8*time.Second+ms(20_000)
+	}
+	for range s.Clients {
+		kind := noNAT
+		if !s.V6 {
+			kind = simNATKind(rng.IntN(3))
+		}
+		s.NAT = append(s.NAT, kind)
+	}
+	s.Hostile = chance(25)
+	return s
+}
+
+// simCredentials are certificates that follow from nothing but this code, so that
+// a run with them repeats.
+var simCredentials = sync.OnceValues(func() ([]auth.Local, error) {
+	key := func(name string) crypto.Signer {
+		seed := make([]byte, ed25519.SeedSize)
+		copy(seed, "simulation "+name)
+		return ed25519.NewKeyFromSeed(seed)
+	}
+	var serial int64
+	issue := func(tmpl, parent *x509.Certificate, pub crypto.PublicKey) (*x509.Certificate, error) {
+		serial++
+		tmpl.SerialNumber = big.NewInt(serial)
+		tmpl.NotBefore, tmpl.NotAfter = testStart.Add(-time.Hour), testStart.Add(24*time.Hour)
+		der, err := x509.CreateCertificate(nil, tmpl, parent, pub, key("CA"))
+		if err != nil {
+			return nil, err
+		}
+		return x509.ParseCertificate(der)
+	}
+	root := &x509.Certificate{Subject: pkix.Name{CommonName: "simulation CA"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign}
+	root, err := issue(root, root, key("CA").Public())
+	if err != nil {
+		return nil, err
+	}
+	out := []auth.Local{{Chain: []*x509.Certificate{root}}}
+	for _, id := range []string{"vpn.example.test", "c0@example.test", "c1@example.test", "c2@example.test"} {
+		tmpl := &x509.Certificate{Subject: pkix.Name{CommonName: id}, KeyUsage: x509.KeyUsageDigitalSignature}
+		if len(out) == 1 {
+			tmpl.DNSNames, tmpl.ExtKeyUsage = []string{id}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		} else {
+			tmpl.EmailAddresses, tmpl.ExtKeyUsage = []string{id}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		}
+		c, err := issue(tmpl, root, key(id).Public())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, auth.Local{ID: mustIdentity(id), Key: key(id), Chain: []*x509.Certificate{c}})
+	}
+	return out, nil
+})
+
+// policies makes the gateway's policy (client < 0) or a client's.
+func (s *simSetup) policy(t testing.TB, client int) *Policy {
+	p := serverPolicy()
+	side, id := 1, "vpn.example.test"
+	if client >= 0 {
+		p = clientPolicy()
+		side, id = 0, fmt.Sprintf("c%d@example.test", client)
+		p.Local.ID = mustIdentity(id)
+		p.RemoteSelectors = []esp.Selector{SelectPrefix(innerNet), SelectPrefix(simExtraNet)}
+	} else {
+		p.LocalSelectors = []esp.Selector{SelectPrefix(innerNet), SelectPrefix(simExtraNet)}
+	}
+	if s.Auth != "psk" {
+		all, err := simCredentials()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Local = all[client+2]
+		peer, usage := "*@example.test", x509.ExtKeyUsageClientAuth
+		if client >= 0 {
+			peer, usage = "vpn.example.test", x509.ExtKeyUsageServerAuth
+		}
+		p.Remote = auth.Remote{ID: mustPattern(peer), AllowSignature: true, Roots: all[0].Chain, Usage: usage}
+	}
+	p.IKE, p.ESP = mustIKE(s.IKE[side]), mustESP(s.ESP[side])
+	p.Fragmentation, p.FragmentSize = true, s.FragmentSize
+	p.NativeESP = s.Native
+	p.LivenessDelay, p.PeerTimeout = 20*time.Second, 120*time.Second
+	p.RekeyIKE, p.RekeyChild, p.Jitter = s.RekeyIKE, s.RekeyChild, 0.2
+	return p
+}
+
+var simExtraNet = netip.MustParsePrefix("10.99.0.0/16")
+
+// buildSim draws the machines and the network of a setup.
+func buildSim(t testing.TB, s simSetup) *simWorld {
+	w := newSimWorld(t, s)
+	r := &ResponderConfig{Policy: s.policy(t, -1), CookieThreshold: -1}
+	if s.Cookies {
+		r.CookieThreshold = 1
+	}
+	cfg := Config{Responder: r}
+	if s.Crash {
+		cfg.CrashSecret = []byte("a secret that survives a restart, of 40 octets")
+	}
+	addr := simServerAddr
+	if s.V6 {
+		addr = simServerAddr6
+	}
+	// Each direction has the conditions once: on the links of the clients.
+	w.server = w.attach("gateway", addr, simnet.LinkConfig{Name: "wan"}, s.Shards, cfg)
+	w.server.server, w.server.policy = true, r.Policy
+	var shared *simnet.NAT
+	for i, kind := range s.NAT {
+		a := netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)})
+		if s.V6 {
+			a = netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%d", i+1))
+		}
+		link := simnet.LinkConfig{Name: "wifi", Out: s.Conditions, In: s.Conditions}
+		switch kind {
+		case ownNAT:
+			link.NAT = w.net.AddNAT(w.drawNAT(fmt.Sprintf("nat%d", i), a))
+			a = netip.AddrFrom4([4]byte{192, 168, byte(10 + i), 2})
+		case sharedNAT:
+			if shared == nil {
+				shared = w.net.AddNAT(w.drawNAT("natS", netip.MustParseAddr("192.0.2.200")))
+			}
+			link.NAT = shared
+			a = netip.AddrFrom4([4]byte{192, 168, 1, byte(2 + i)})
+		}
+		c := w.attach(fmt.Sprintf("c%d", i), a, link, 1, Config{})
+		c.policy = s.policy(t, i)
+		c.wanted = true
+		w.ledger.verify(c, netip.AddrPortFrom(addr, 500))
+		w.ledger.verify(c, netip.AddrPortFrom(addr, 4500))
+		w.clients = append(w.clients, c)
+	}
+	if s.Hostile {
+		w.hostile = newSimAttacker(w)
+	}
+	return w
+}
+
+func (w *simWorld) drawNAT(name string, public netip.Addr) simnet.NATConfig {
+	behaviours := []simnet.Behaviour{simnet.EndpointIndependent, simnet.AddressDependent, simnet.AddressAndPortDependent}
+	return simnet.NATConfig{
+		Name: name, Public: public,
+		Mapping: behaviours[w.rng.IntN(3)], Filtering: behaviours[w.rng.IntN(3)],
+		Lifetime: 3 * time.Minute, PreservePort: w.rng.IntN(2) == 0,
+	}
+}
+
+// runSim plays a whole setup: connect, live, calm down and agree, end.
+func runSim(t testing.TB, s simSetup) *simWorld {
+	w := buildSim(t, s)
+	if err := w.play(); err != nil {
+		var f *simnet.Failure
+		if errors.As(err, &f) {
+			err = fmt.Errorf("step %d, after %v: %w", f.Step, f.After, f.Err)
+		}
+		t.Fatalf("seed %d, which WAYFARER_SIM_SEED=%d repeats: %v\n%+v\n%s", s.Seed, s.Seed, err, s, strings.Join(w.story, "\n"))
+	}
+	return w
+}
+
+func (w *simWorld) play() error {
+	for _, c := range w.clients {
+		w.net.After(time.Duration(w.rng.Int64N(int64(2*time.Second))), c.connect)
+	}
+	w.traffic = true
+	w.net.After(0, w.stream)
+	end := w.net.Now().Add(w.setup.Active)
+	w.net.After(time.Duration(w.rng.Int64N(int64(4*time.Second))), func() { w.meddle(end) })
+	if w.hostile != nil {
+		w.hostile.begin(end)
+	}
+	if err := w.net.Run(end); err != nil {
+		return err
+	}
+	if err := w.calm(); err != nil {
+		return err
+	}
+	return w.end()
+}
+
+// stream sends a packet in every direction now and then.
+func (w *simWorld) stream() {
+	if !w.traffic {
+		return
+	}
+	for _, n := range append([]*simNode{w.server}, w.clients...) {
+		for _, id := range n.upSessions() {
+			w.talk(n, id)
+		}
+	}
+	w.net.After(50*time.Millisecond+time.Duration(w.rng.Int64N(int64(300*time.Millisecond))), w.stream)
+}
+
+// talk sends one packet of a session, which must have a Child SA for it.
+func (w *simWorld) talk(n *simNode, id SessionID) {
+	info, ok := n.owner[id].Session(id)
+	if !ok || info.State != Up || len(info.Children) == 0 {
+		if ok && info.State == Up && !w.conns[n.original[id]].doomed {
+			w.ledger.fail("%s: session %d has no Child SA", n.name, id)
+		}
+		return
+	}
+	c := info.Children[w.rng.IntN(len(info.Children))]
+	w.packetID++
+	p := simInnerPacket(c.Local[0].Start.Next(), c.Remote[len(c.Remote)-1].Start, w.packetID)
+	if c.Local[0].Start == c.Local[0].End {
+		p = simInnerPacket(c.Local[0].Start, c.Remote[len(c.Remote)-1].Start.Next(), w.packetID)
+	}
+	w.ledger.packets[w.packetID] = false
+	if !n.data.send(w.net.Now(), esp.HostID(id), p) {
+		w.ledger.fail("%s: session %d has nothing to send on", n.name, id)
+	}
+}
+
+// meddle does something at random, again and again.
+func (w *simWorld) meddle(end time.Time) {
+	if w.net.Now().After(end) {
+		return
+	}
+	c := w.clients[w.rng.IntN(len(w.clients))]
+	w.act(c, w.rng.IntN(24))
+	w.net.After(time.Duration(w.rng.Int64N(int64(4*time.Second))), func() { w.meddle(end) })
+}
+
+// side is a session as one of its two machines knows it.
+type side struct {
+	n  *simNode
+	e  *Engine
+	id SessionID
+}
+
+// sides are the two ends of a client's session; nil while it is not up.
+func (w *simWorld) sides(c *simNode) []side {
+	var out []side
+	if e := c.owner[c.session]; e != nil {
+		out = append(out, side{c, e, c.session})
+	}
+	for _, id := range w.server.upSessions() {
+		if w.conns[w.server.original[id]] == c.conn {
+			out = append(out, side{w.server, w.server.owner[id], id})
+		}
+	}
+	if len(out) != 2 {
+		return nil
+	}
+	return out
+}
+
+func (w *simWorld) rekeyIKE(s side) {
+	_ = s.e.RekeyIKE(w.net.Now(), s.id)
+	s.n.settle(s.e)
+}
+
+func (w *simWorld) rekeyChild(s side) {
+	info, _ := s.e.Session(s.id)
+	if len(info.Children) > 0 {
+		_ = s.e.RekeyChild(w.net.Now(), s.id, info.Children[w.rng.IntN(len(info.Children))].ID)
+		s.n.settle(s.e)
+	}
+}
+
+func (w *simWorld) act(c *simNode, what int) {
+	ends := w.sides(c)
+	if ends == nil {
+		return
+	}
+	one := ends[w.rng.IntN(2)]
+	now := w.net.Now()
+	switch {
+	case what < 4:
+		w.rekeyIKE(one)
+	case what < 9:
+		w.rekeyChild(one)
+	case what < 11:
+		w.rekeyIKE(ends[0])
+		w.rekeyIKE(ends[1])
+	case what < 14:
+		w.rekeyChild(ends[0])
+		w.rekeyChild(ends[1])
+	case what < 16:
+		w.rekeyIKE(one)
+		w.rekeyChild(ends[w.rng.IntN(2)])
+	case what < 17:
+		_ = one.e.CheckLiveness(now, one.id)
+		one.n.settle(one.e)
+	case what < 19:
+		w.softLimit(one)
+	case what < 20:
+		w.anotherChild(ends[0])
+	case what < 21:
+		one.n.close(one.id)
+	case what < 22:
+		ends[0].n.close(ends[0].id)
+		ends[1].n.close(ends[1].id)
+	default:
+		w.ledger.counts.Disconnected++
+		c.link.SetUp(false)
+		w.net.After(time.Second+time.Duration(w.rng.Int64N(int64(12*time.Second))), func() { c.link.SetUp(!c.vanished) })
+	}
+}
+
+func (w *simWorld) softLimit(s side) {
+	info, _ := s.e.Session(s.id)
+	for _, c := range info.Children {
+		s.e.DataPathEvent(w.net.Now(), esp.Event{Kind: esp.SoftLimit, Host: esp.HostID(s.id), Child: c.ID})
+	}
+	s.n.settle(s.e)
+}
+
+// anotherChild asks for one more Child SA, for a network of its own.
+func (w *simWorld) anotherChild(s side) {
+	info, _ := s.e.Session(s.id)
+	if len(info.Children) > 2 {
+		return
+	}
+	w.networks++
+	net := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, w.networks, 0}), 24)
+	_ = s.e.CreateChild(w.net.Now(), s.id, nil, []esp.Selector{SelectPrefix(net)})
+	s.n.settle(s.e)
+}
+
+// calm lets the network become perfect, ends the rekeying by age, and waits until
+// all agree, nothing is left of what was replaced, and packets flow both ways.
+func (w *simWorld) calm() error {
+	for _, p := range append([]*simNode{w.server}, w.clients...) {
+		p.policy.RekeyIKE, p.policy.RekeyChild = 0, 0
+	}
+	for _, c := range w.clients {
+		c.link.SetUp(true)
+		gentle := simnet.Conditions{Delay: w.setup.Conditions.Delay}
+		c.link.SetConditions(simnet.Out, gentle)
+		c.link.SetConditions(simnet.In, gentle)
+	}
+	limit := w.net.Now().Add(6 * time.Minute)
+	for {
+		err := w.net.RunFor(time.Second)
+		if err != nil {
+			return err
+		}
+		if err = w.agree(); err == nil {
+			break
+		}
+		if w.net.Now().After(limit) {
+			return fmt.Errorf("no agreement after all has calmed down: %w", err)
+		}
+	}
+	w.traffic = false
+	if err := w.net.RunFor(time.Second); err != nil {
+		return err
+	}
+	return w.pingAll()
+}
+
+// pingAll sends one packet each way for every client and wants them delivered.
+func (w *simWorld) pingAll() error {
+	from := w.packetID
+	for _, c := range w.clients {
+		for _, s := range w.sides(c) {
+			w.talk(s.n, s.id)
+		}
+	}
+	if err := w.net.RunFor(time.Second); err != nil {
+		return err
+	}
+	if w.packetID-from != uint64(2*len(w.clients)) {
+		return fmt.Errorf("%d packets sent by %d clients and the gateway", w.packetID-from, len(w.clients))
+	}
+	for id := from + 1; id <= w.packetID; id++ {
+		if !w.ledger.packets[id] {
+			return fmt.Errorf("packet %d was not delivered though nothing disturbs", id)
+		}
+	}
+	return nil
+}
+
+// end finishes every session in one of three ways and wants nothing left over.
+func (w *simWorld) end() error {
+	for _, c := range w.clients {
+		c.wanted = false
+		ends := w.sides(c)
+		c.conn.doomed = true
+		switch w.rng.IntN(3) {
+		case 0:
+			ends[0].n.close(ends[0].id)
+		case 1:
+			ends[1].n.close(ends[1].id)
+		case 2:
+			c.vanished = true
+			c.link.SetUp(false)
+		}
+	}
+	if err := w.net.RunFor(6 * time.Minute); err != nil {
+		return err
+	}
+	for _, n := range append([]*simNode{w.server}, w.clients...) {
+		for _, e := range n.engines {
+			if err := e.leftovers(); err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
+			}
+		}
+		if len(n.data.hosts) != 0 || len(n.data.children) != 0 {
+			return fmt.Errorf("%s: the data path keeps %d hosts and %d Child SAs", n.name, len(n.data.hosts), len(n.data.children))
+		}
+	}
+	return nil
+}
+
+// simRuns is how many seeds a test plays: WAYFARER_SIM_RUNS, or a number that
+// fits into every test run.
+func simRuns(t *testing.T, usual uint64) uint64 {
+	if v, err := strconv.ParseUint(os.Getenv("WAYFARER_SIM_RUNS"), 10, 64); err == nil {
+		return v
+	}
+	if testing.Short() {
+		return usual / 10
+	}
+	return usual
+}
+
+// simSeeds plays seeds, some at a time, and adds up what they exercised.
+func simSeeds(t *testing.T, runs uint64, one func(t testing.TB, seed uint64) simCounts) simCounts {
+	if v, err := strconv.ParseUint(os.Getenv("WAYFARER_SIM_SEED"), 10, 64); err == nil {
+		return one(t, v)
+	}
+	var mu sync.Mutex
+	var sum simCounts
+	t.Run("seeds", func(t *testing.T) {
+		const blocks = 8
+		for b := range uint64(blocks) {
+			t.Run(fmt.Sprint(b), func(t *testing.T) {
+				t.Parallel()
+				for seed := b; seed < runs; seed += blocks {
+					c := one(t, seed)
+					mu.Lock()
+					sum.add(c)
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	return sum
+}
+
+// TestSimulation plays random lives of a gateway and its clients.
+func TestSimulation(t *testing.T) {
+	sum := simSeeds(t, simRuns(t, 600), func(t testing.TB, seed uint64) simCounts {
+		return runSim(t, drawSetup(seed)).ledger.counts
+	})
+	t.Logf("%+v", sum)
+}
