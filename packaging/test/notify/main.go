@@ -4,8 +4,8 @@
 //
 //	notify UNIT LOG
 //
-// It checks what a broken unit or daemon would get wrong; it does not set up the
-// sandbox.
+// It checks what a broken unit or daemon would get wrong. Of the sandbox it sets up the
+// capabilities, by setpriv(1): a service that needs more than its unit grants fails.
 package main
 
 import (
@@ -73,6 +73,7 @@ func start(unitPath, logPath string) (int, error) {
 	if len(words) == 0 {
 		return 0, fmt.Errorf("%s has no ExecStart", unitPath)
 	}
+	words = append(confinement(unit), words...)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address.Name)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -86,6 +87,20 @@ func start(unitPath, logPath string) (int, error) {
 		return 0, err
 	}
 	return cmd.Process.Pid, nil
+}
+
+// confinement is the command in front of the service that leaves it no more
+// capabilities than CapabilityBoundingSet= does.
+func confinement(unit map[string]string) []string {
+	granted, limited := unit["CapabilityBoundingSet"]
+	if !limited {
+		return nil
+	}
+	set := "-all"
+	for _, name := range strings.Fields(granted) {
+		set += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
+	}
+	return []string{"setpriv", "--no-new-privs", "--inh-caps", "-all", "--bounding-set", set, "--"}
 }
 
 // awaitReady reads notifications until one of them says READY=1.
