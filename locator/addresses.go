@@ -127,9 +127,10 @@ func (e *Entry) keptForeign(fs []Foreign) []*foreign {
 	if e.role != Responder {
 		return kept
 	}
-	for _, p := range []*path{e.current, e.wanted} {
-		if p != nil && !listed(fs, p.foreign.addr) && !slices.Contains(kept, p.foreign) {
-			kept = append(kept, p.foreign)
+	for _, f := range e.foreigns {
+		used := f == e.lastAddr || e.wanted != nil && e.wanted.foreign == f
+		if used && !listed(fs, f.addr) {
+			kept = append(kept, f)
 		}
 	}
 	return kept
@@ -348,14 +349,17 @@ func (e *Entry) drop(f *foreign) {
 // they revive when the peer still uses them (Host Cache draft §2.1.3).
 func (e *Entry) expire(t instant) {
 	changed := false
-	for _, f := range slices.Clone(e.foreigns) {
-		end := f.expiry()
-		switch {
-		case f.expired && t.since(f.endedAt) >= MaxExpiredLifetime:
-			e.drop(f)
-		case !f.expired && end != never && end <= t && !(f.renew > 0 && e.inUse(f)):
-			f.expired, f.endedAt, changed = true, t, true
+	for i := 0; i < len(e.foreigns); i++ {
+		f := e.foreigns[i]
+		if end := e.endOf(f); end == never || end > t {
+			continue
 		}
+		if f.expired {
+			e.drop(f)
+			i--
+			continue
+		}
+		f.expired, f.endedAt, changed = true, t, true
 	}
 	if !changed {
 		return
@@ -368,8 +372,18 @@ func (e *Entry) expire(t instant) {
 	e.rerank()
 }
 
-// inUse says whether traffic goes to the address: sending is activity too.
-func (e *Entry) inUse(f *foreign) bool { return e.current != nil && e.current.foreign == f }
+// endOf returns when the present stage of a foreign locator ends, its life or its
+// remembrance, or never. Traffic to an address is activity too, so what activity
+// renews does not end while it is in use.
+func (e *Entry) endOf(f *foreign) instant {
+	switch {
+	case f.expired:
+		return f.endedAt.add(MaxExpiredLifetime)
+	case f.renew > 0 && e.current != nil && e.current.foreign == f:
+		return never
+	}
+	return f.expiry()
+}
 
 // absence remembers a local address that went away, to tell a flapping link from a
 // new one.

@@ -178,6 +178,34 @@ func TestPathFailure(t *testing.T) {
 	}
 }
 
+func TestFormerGloryDoesNotCount(t *testing.T) {
+	// All pairs were verified and worked. One cause breaks three of them.
+	w := twoUplinks(t, Policy{})
+	w.traffic = true
+	w.run(5 * time.Second)
+	w.down(onWifi(gw1), onWifi(gw2), onLTE(gw1))
+	w.run(3 * time.Second)
+	w.wantSwitches(Switch{From: onWifi(gw1), To: onLTE(gw2), Cause: TrafficUnanswered, Verified: true})
+}
+
+func TestPacketsWithoutAnswersBuyTimeOnce(t *testing.T) {
+	// The way out is broken. The peer goes on sending, and hears nothing.
+	w := twoUplinks(t, Policy{})
+	w.links[onWifi(gw1)] = link{in: true}
+	at := w.now
+	w.e.Hint(w.now, onWifi(gw1), PeerRetransmits)
+	for range 200 {
+		w.e.Heard(w.now, w.current())
+		w.run(10 * time.Millisecond)
+	}
+	if len(w.switches) != 1 || w.switches[0].Cause != PeerRetransmits {
+		t.Fatalf("switches: %v", w.switches)
+	}
+	if took, once := w.switches[0].at.Sub(at), w.e.policy.Patience; took < 2*once || took > 3*once {
+		t.Errorf("took %v", took)
+	}
+}
+
 func TestPathFailureSecondServerAddressOnly(t *testing.T) {
 	w := newWorld(t, Policy{}, onWifi(gw1))
 	w.oneAnswer = true

@@ -348,12 +348,7 @@ func (e *Entry) Deadline() (time.Time, bool) {
 		}
 	}
 	for _, f := range e.foreigns {
-		switch end := f.expiry(); {
-		case f.expired:
-			at = earlier(at, f.endedAt.add(MaxExpiredLifetime))
-		case end != never && !(f.renew > 0 && e.inUse(f)):
-			at = earlier(at, end)
-		}
+		at = earlier(at, e.endOf(f))
 	}
 	if at == never {
 		return time.Time{}, false
