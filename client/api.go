@@ -71,6 +71,7 @@ func (d *Daemon) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/status", control.HandlerFunc(func(r *http.Request) (any, error) { return d.Status(r.Context()), nil }))
 	mux.HandleFunc("GET /v1/status/stream", d.streamStatus)
+	mux.Handle("GET /v1/paths", control.HandlerFunc(func(r *http.Request) (any, error) { return d.Paths(r.Context()), nil }))
 	mux.Handle("POST /v1/up", control.HandlerFunc(d.handleUp))
 	mux.Handle("POST /v1/down", control.HandlerFunc(d.handleDown))
 	mux.HandleFunc("GET /v1/logs", d.streamLogs)

@@ -20,9 +20,9 @@ const (
 	// nextPatience is how long a gateway's address may be silent before the next one
 	// is tried, if there is one.
 	nextPatience = 4 * time.Second
-	// closePatience is how long an orderly end waits for the gateway; the engine gives
-	// up after 2 s by itself.
-	closePatience = 2500 * time.Millisecond
+	// closePatience is how long an orderly end waits for the gateway: time to repeat
+	// the Delete once or twice.
+	closePatience = 1500 * time.Millisecond
 	// clearPatience bounds the time to give the machine its network back.
 	clearPatience = 2 * time.Second
 	// upkeep is how often the machine's settings and the state are looked after.
@@ -75,6 +75,7 @@ type live struct {
 	server    string
 	stack     Stack
 	session   ike.SessionID
+	handover  *Handover
 	info      ike.SessionInfo
 	network   *Network
 	problem   *Problem
@@ -299,6 +300,10 @@ func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, gateway
 		if a.Session == id {
 			return &failure{code: a.Reason, notify: a.Notify, detail: a.Detail}
 		}
+	case ike.PathChanged:
+		if a.Session == id {
+			c.handover(a)
+		}
 	case ike.Rekeyed:
 		if a.Session == id {
 			c.rekeyed(ctx, id, gateways, a)
@@ -360,17 +365,19 @@ func (c *connection) lookAfter(ctx context.Context, id ike.SessionID) {
 // judge says why a session does not provably carry traffic, nil if it does.
 func judge(now time.Time, info ike.SessionInfo, stats esp.Stats) *failure {
 	if info.Unanswered >= degradedUnanswered {
-		return &failure{code: reason.NoReturnTraffic, detail: fmt.Sprintf("the gateway does not answer; asked %d times", info.Unanswered)}
+		return &failure{code: reason.NoAnswer, detail: fmt.Sprintf("asked %d times whether it is there", info.Unanswered), hint: degradedHint}
 	}
 	lastIn := stats.LastIn
 	if info.LastIKEInbound.After(lastIn) {
 		lastIn = info.LastIKEInbound
 	}
 	if stats.LastOut.Sub(lastIn) > degradedPatience && now.Sub(stats.LastOut) < degradedPatience {
-		return &failure{code: reason.NoReturnTraffic, detail: fmt.Sprintf("packets are sent, but nothing has come back for %s", now.Sub(lastIn).Round(time.Second))}
+		return &failure{code: reason.NoAnswer, detail: fmt.Sprintf("packets are sent, but nothing has come back for %s", now.Sub(lastIn).Round(time.Second)), hint: degradedHint}
 	}
 	return nil
 }
+
+const degradedHint = "The session is kept, and goes on by itself as soon as packets come through again. Is this machine online? vpn-client down gives it its own network back."
 
 // end closes a session in an orderly way and waits for it, not for long.
 func (c *connection) end(id ike.SessionID, why reason.Code) {

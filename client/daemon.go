@@ -50,7 +50,8 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 	d.journal = journal
 	d.newStack = func(p *profile.Profile) (Stack, error) {
 		return NewStack(StackConfig{
-			Interface: cfg.Interface, MTU: p.Tunnel.MTU, Port: cfg.Port, NATTPort: cfg.NATTPort, NativeESP: p.Tunnel.NativeESP, Log: log,
+			Interface: cfg.Interface, MTU: p.Tunnel.MTU, Port: cfg.Port, NATTPort: cfg.NATTPort, NativeESP: p.Tunnel.NativeESP,
+			MOBIKE: p.Tunnel.MOBIKE, Log: log,
 		})
 	}
 	return d, nil

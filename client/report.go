@@ -15,7 +15,7 @@ func (c *connection) report(ctx context.Context, s *Status) {
 	c.mu.Unlock()
 	s.State, s.Step, s.Server = l.state, l.step, l.server
 	s.Profile, s.Generation, s.Warnings = c.profile.Name, c.generation, c.warnings
-	s.Problem, s.LastError = l.problem, l.lastError
+	s.Problem, s.LastError, s.Handover = l.problem, l.lastError, l.handover
 	if !l.retryAt.IsZero() {
 		s.RetryAt = &l.retryAt
 	}

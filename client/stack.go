@@ -56,6 +56,7 @@ type StackConfig struct {
 	MTU            int
 	Port, NATTPort uint16
 	NativeESP      bool
+	MOBIKE         bool
 	Log            *slog.Logger
 }
 
@@ -67,6 +68,8 @@ type stack struct {
 	shard     *shard.Shard
 	workers   *shard.Workers
 	name      string
+	uplinks   *uplinks
+	mobile    bool
 
 	cancel context.CancelFunc
 	ran    chan struct{} // closed when the shard has ended
@@ -112,7 +115,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 		return nil, fmt.Errorf("open the sockets for IKE and ESP: %w", err)
 	}
 	s := &stack{
-		log: cfg.Log, transport: tr, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+		log: cfg.Log, transport: tr, uplinks: newUplinks(), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
 	}
 	if err := s.start(cfg, in); err != nil {
 		return nil, errors.Join(err, tr.Close())
@@ -139,7 +142,7 @@ func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
 	const workers = 2 // one handshake at a time: key exchange and signature
 	s.workers = shard.NewWorkers(workers)
 	s.shard = shard.New(shard.Config{
-		Engine: engine, Send: s.transport.SendIKE, DataPath: s.path, Events: s.event, Workers: s.workers, Log: cfg.Log,
+		Engine: engine, Send: s.transport.SendIKE, Keepalive: s.transport.SendKeepalive, DataPath: s.path, Events: s.event, Workers: s.workers, Log: cfg.Log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -148,6 +151,9 @@ func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
 		s.shard.Run(ctx)
 	}()
 	go s.watchDevice(ctx)
+	if cfg.MOBIKE {
+		go s.watchUplinks(ctx)
+	}
 	in.stack.Store(s)
 	return nil
 }
@@ -173,7 +179,7 @@ func (s *stack) fail(err error) {
 // event takes what the engine tells. It must not wait.
 func (s *stack) event(_ *shard.Shard, a ike.Action) {
 	switch a := a.(type) {
-	case ike.Established, ike.Rekeyed, ike.ChildDown, ike.Closed:
+	case ike.Established, ike.Rekeyed, ike.ChildDown, ike.Closed, ike.PathChanged:
 		select {
 		case s.events <- a:
 		default:
@@ -200,6 +206,9 @@ func (s *stack) lastInbound(id ike.SessionID) time.Time {
 }
 
 func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr) (id ike.SessionID, err error) {
+	if s.mobile {
+		p = s.uplinks.roam(p)
+	}
 	local, _, err := s.transport.LocalAddressFor(remote)
 	if err != nil {
 		return 0, &failure{code: reason.NoNetwork, detail: err.Error()}

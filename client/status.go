@@ -61,6 +61,9 @@ type Status struct {
 	Children  []Child        `json:"children"`
 	Traffic   *Traffic       `json:"traffic,omitempty"`
 
+	// Handover is the last move to another path.
+	Handover *Handover `json:"handover,omitempty"`
+
 	// Problem is why the state is degraded or not connected any more.
 	Problem *Problem `json:"problem,omitempty"`
 	// LastError is the last failure, also when it has been overcome.

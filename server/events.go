@@ -28,6 +28,8 @@ func (s *Server) handle(sh *shard.Shard, action ike.Action) {
 		s.closed(a)
 	case ike.Refused:
 		s.refused(a)
+	case ike.PathChanged:
+		s.pathChanged(a)
 	}
 }
 

@@ -59,6 +59,8 @@ type Server struct {
 	noise     *ratelimit.Bucket // log lines that strangers can provoke
 	malformed *ratelimit.Bucket
 	failed    chan error
+	roaming   *roaming
+	device    string // of the tunnel
 
 	lastError atomic.Pointer[LastError]
 }
@@ -99,7 +101,7 @@ func Run(ctx context.Context, settings *Settings, o Options, ready func(*Server)
 func newServer(settings *Settings, o Options) *Server {
 	s := &Server{
 		log: o.Log, logLevel: o.LogLevel, version: o.Version, started: time.Now(),
-		table: newTable(), events: newHub(),
+		table: newTable(), events: newHub(), roaming: newRoaming(),
 		noise:     ratelimit.NewBucket(5, 20),
 		malformed: ratelimit.NewBucket(0.2, 3),
 		failed:    make(chan error, 1),
@@ -173,6 +175,7 @@ func (s *Server) openDataPath(undo *undoList) error {
 		return fmt.Errorf("ask the TUN device for its name: %w", err)
 	}
 	s.path = countingPath{dp, s.table}
+	s.device = name
 	if c.Network.Manage {
 		net := network.New(filepath.Join(c.StateDir, "network.json"), s.log)
 		s.host = net
@@ -222,7 +225,11 @@ func (s *Server) makeShards(n int, send func(locator.Pair, []byte) error, nattPo
 	}
 	s.workers = shard.NewWorkers(n)
 	undo.add("end the workers", func() error { s.workers.Close(); return nil })
-	responder := s.settings.Load().Responder(n)
+	responder := s.responder(s.settings.Load(), n)
+	secret, err := crashSecret(s.settings.Load().Config.StateDir)
+	if err != nil {
+		s.log.Warn("clients will take longer to notice a restart: the secret for that cannot be kept", "error", err)
+	}
 	s.group = shard.NewGroup(n, func(i int) shard.Config {
 		log := s.log.With("part", "ike")
 		return shard.Config{
@@ -232,9 +239,11 @@ func (s *Server) makeShards(n int, send func(locator.Pair, []byte) error, nattPo
 				Shard: i, Shards: n,
 				LastInbound: lastInbound(s.path),
 				NATTPort:    nattPort,
+				CrashSecret: secret,
 				Responder:   responder,
 			}),
-			Send: send, DataPath: s.path, Events: s.handle, Workers: s.workers, Log: log,
+			Send: send, Keepalive: func(p locator.Pair) error { return s.transport.SendKeepalive(p) },
+			DataPath: s.path, Events: s.handle, Workers: s.workers, Log: log,
 		}
 	})
 	s.group.Malformed = s.sawMalformed
@@ -250,6 +259,7 @@ func (s *Server) serve(ctx context.Context, ready func(*Server), undo *undoList)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() { s.group.Run(running); close(ended) }()
+	go s.watchAddresses(running, s.device)
 	undo.add("end the engines", func() error { stop(); <-ended; return nil })
 	if ready != nil {
 		ready(s)
@@ -358,7 +368,7 @@ func (s *Server) change(ctx context.Context, old, next *Settings) error {
 	if s.logLevel != nil && next.Config.Log.Level != old.Config.Log.Level {
 		s.logLevel.Set(next.LogLevel)
 	}
-	responder := next.Responder(len(s.group.Shards()))
+	responder := s.responder(next, len(s.group.Shards()))
 	return s.group.Each(ctx, func(_ time.Time, e shard.Engine) { e.SetResponder(responder) })
 }
 

@@ -45,7 +45,7 @@ func newApp() *urfave.App {
 		},
 		Commands: []*urfave.Command{
 			importCommand(), listCommand(), removeCommand(),
-			upCommand(), downCommand(), statusCommand(), logsCommand(),
+			upCommand(), downCommand(), statusCommand(), pathsCommand(), logsCommand(),
 			checkCommand(), runCommand(),
 		},
 	})

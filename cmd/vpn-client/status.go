@@ -94,6 +94,9 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 	if s.Local != nil && s.Remote != nil {
 		f.Add("path", pathLine(s))
 	}
+	if h := s.Handover; h != nil {
+		f.Add("last move", fmt.Sprintf("%s ago, from %s to %s, because of %s", span(now.Sub(h.Time)), h.From, h.To, h.Cause))
+	}
 	add(&f, "addresses", joined(s.Addresses))
 	add(&f, "routes", joined(s.Routes))
 	add(&f, "blocked", joined(s.Blocked))
@@ -156,12 +159,9 @@ func pathLine(s client.Status) string {
 	}
 	switch {
 	case s.NAT == nil:
-	case s.NAT.Local && s.NAT.Remote:
-		line += ", NAT at both ends"
 	case s.NAT.Local:
+		// That the gateway is behind one is often only said, to get ESP in UDP.
 		line += ", we are behind a NAT"
-	case s.NAT.Remote:
-		line += ", the gateway is behind a NAT"
 	}
 	return line
 }

@@ -1,0 +1,257 @@
+// Package netmon watches which addresses this machine can be reached at, and tells
+// when that changes: addresses, links and routes come and go. It exists because a
+// tunnel that moves has to know within milliseconds.
+//
+// The kernel's messages are only a bell: after any of them, and after the kernel
+// admits to have dropped some, the whole state is read again. What is told is
+// always complete.
+package netmon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/locator"
+)
+
+// settle is how long changes are collected: a link that goes takes its addresses and
+// routes along, in several messages.
+const settle = 3 * time.Millisecond
+
+// resubscribe is how long to wait before listening anew after an error.
+const resubscribe = 100 * time.Millisecond
+
+// Config says what counts.
+type Config struct {
+	// Ignore says which interfaces do not count: tunnels above all.
+	Ignore func(name string) bool
+	// Exclude leaves out addresses: inner addresses, networks behind a gateway.
+	Exclude func(netip.Addr) bool
+	// NeedRoute leaves out interfaces without a default route of the address's
+	// family. Laptops want that: what leads nowhere is no uplink. Gateways do not.
+	NeedRoute bool
+	Log       *slog.Logger
+}
+
+// Addresses reads the addresses of this machine that count, the most preferred first:
+// those of the interface with the lowest metric of its default route.
+func Addresses(cfg Config) ([]locator.Local, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	metrics, err := defaultMetrics()
+	if err != nil {
+		return nil, err
+	}
+	var out []locator.Local
+	for _, l := range links {
+		a := l.Attrs()
+		if !usable(a) || cfg.Ignore != nil && cfg.Ignore(a.Name) {
+			continue
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			if errors.Is(err, unix.ENODEV) {
+				continue // gone meanwhile
+			}
+			return nil, fmt.Errorf("list the addresses of %s: %w", a.Name, err)
+		}
+		for _, addr := range addrs {
+			if e, ok := cfg.address(a, &addr, metrics); ok {
+				out = append(out, e)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(x, y locator.Local) int { return cmp.Compare(y.Preference, x.Preference) })
+	return out, nil
+}
+
+// usable says whether a link is up and carries packets.
+func usable(a *netlink.LinkAttrs) bool {
+	up := a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0
+	return up && a.OperState != netlink.OperDown && a.OperState != netlink.OperLowerLayerDown && a.OperState != netlink.OperNotPresent
+}
+
+// address makes an entry of one address, unless it does not count.
+func (c *Config) address(link *netlink.LinkAttrs, a *netlink.Addr, metrics map[metricKey]int) (locator.Local, bool) {
+	ip, ok := netip.AddrFromSlice(a.IP)
+	if !ok {
+		return locator.Local{}, false
+	}
+	ip = ip.Unmap()
+	unfit := unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED
+	if a.Flags&unfit != 0 || locator.ScopeOf(ip) < locator.ScopePrivate || c.Exclude != nil && c.Exclude(ip) {
+		return locator.Local{}, false
+	}
+	metric, routed := metrics[metricKey{link.Index, ip.Is4()}]
+	if !routed {
+		if c.NeedRoute {
+			return locator.Local{}, false
+		}
+		metric = 1 << 20
+	}
+	return locator.Local{Addr: ip, Interface: link.Index, Name: link.Name, Preference: -metric}, true
+}
+
+type metricKey struct {
+	link int
+	ipv4 bool
+}
+
+// defaultMetrics are the lowest metrics of the default routes in the main table.
+func defaultMetrics() (map[metricKey]int, error) {
+	out := map[metricKey]int{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list the routes: %w", err)
+		}
+		for _, r := range routes {
+			if !isDefault(&r) {
+				continue
+			}
+			for _, link := range outLinks(&r) {
+				key := metricKey{link, family == netlink.FAMILY_V4}
+				if m, ok := out[key]; !ok || r.Priority < m {
+					out[key] = r.Priority
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func isDefault(r *netlink.Route) bool {
+	if r.Type != unix.RTN_UNICAST {
+		return false
+	}
+	if r.Dst == nil {
+		return true
+	}
+	ones, _ := r.Dst.Mask.Size()
+	return ones == 0
+}
+
+func outLinks(r *netlink.Route) []int {
+	if len(r.MultiPath) == 0 {
+		return []int{r.LinkIndex}
+	}
+	var out []int
+	for _, hop := range r.MultiPath {
+		out = append(out, hop.LinkIndex)
+	}
+	return out
+}
+
+// Watch calls changed with the complete list whenever it differs from the one before,
+// and first with the present one, until ctx ends. Calls come from one goroutine, one
+// after the other.
+func Watch(ctx context.Context, cfg Config, changed func([]locator.Local)) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var last []locator.Local
+	known := false
+	look := func() {
+		now, err := Addresses(cfg)
+		if err != nil {
+			cfg.Log.Warn("the addresses of this machine cannot be read", "error", err)
+			return
+		}
+		if known && slices.Equal(now, last) {
+			return
+		}
+		last, known = now, true
+		changed(now)
+	}
+	for ctx.Err() == nil {
+		if err := listen(ctx, look); err != nil && ctx.Err() == nil {
+			// ENOBUFS is the usual one: too much happened at once.
+			cfg.Log.Debug("changes of the network were missed, looking again", "error", err)
+			wait(ctx, resubscribe)
+		}
+	}
+}
+
+// listen calls look once it hears the kernel, and after each burst of messages.
+func listen(ctx context.Context, look func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 8)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	}
+	bell := make(chan struct{}, 1)
+	if err := subscribe(ctx.Done(), bell, fail); err != nil {
+		return err
+	}
+	look()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-bell:
+			wait(ctx, settle)
+			select {
+			case <-bell:
+			default:
+			}
+			look()
+		}
+	}
+}
+
+// subscribe rings the bell for every message about addresses, links and routes.
+func subscribe(done <-chan struct{}, bell chan<- struct{}, fail func(error)) error {
+	addrs := make(chan netlink.AddrUpdate)
+	links := make(chan netlink.LinkUpdate)
+	routes := make(chan netlink.RouteUpdate)
+	err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{ErrorCallback: fail})
+	if err == nil {
+		err = netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: fail})
+	}
+	if err == nil {
+		err = netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{ErrorCallback: fail})
+	}
+	if err != nil {
+		return fmt.Errorf("listen to changes of the network: %w", err)
+	}
+	go ring(addrs, bell)
+	go ring(links, bell)
+	go ring(routes, bell)
+	return nil
+}
+
+func ring[T any](updates <-chan T, bell chan<- struct{}) {
+	for range updates {
+		select {
+		case bell <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
