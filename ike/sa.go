@@ -171,7 +171,7 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 		return
 	}
 	payloads, err := message.ParsePayloads(first, inner)
-	sa.heard(now, pair, m.Response())
+	sa.heard(now, pair, &m.Header)
 	switch {
 	case m.Response() && !sa.awaits(&m.Header):
 	case m.Response():
@@ -202,13 +202,16 @@ func (sa *ikeSA) awaits(h *message.Header) bool {
 	return sa.out != nil && h.MessageID == sa.out.id && h.Exchange == sa.current.exchange()
 }
 
-// heard notes an authenticated message of the peer.
-func (sa *ikeSA) heard(now time.Time, pair locator.Pair, response bool) {
+// heard notes an authenticated message of the peer. Only a fresh one shows that the
+// peer lives: what has been seen before may be a replay (RFC 7296 §2.4).
+func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) {
 	s := sa.session
-	s.lastIn = now
+	if fresh := sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
+		s.lastIn = now
+	}
 	for _, t := range s.tasks {
 		if o, ok := t.(PathObserver); ok {
-			o.Heard(now, pair, response)
+			o.Heard(now, pair, h.Response())
 		}
 	}
 }
