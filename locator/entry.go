@@ -318,13 +318,14 @@ func (e *Entry) SetNAT(now time.Time, pair Pair, present bool) {
 
 // MappingLost tells that a NAT on the pair had forgotten or changed its mapping
 // after the pair was idle for that long (RFC 4555 §3.8). Keepalives on the pair
-// come more often from now on, within the policy's limit.
+// come more often from now on, within the policy's limit; if nobody knows how long
+// it was idle (zero), they do not: NATs also forget because they restart.
 func (e *Entry) MappingLost(now time.Time, pair Pair, idle time.Duration) {
 	t := e.advance(now)
 	if p := e.find(pair); p != nil {
 		p.mappingLost++
 		p.nat = NATPresent
-		if interval := idle * 3 / 4; interval < e.interval(p) {
+		if interval := idle * 3 / 4; idle > 0 && interval < e.interval(p) {
 			p.keepalive = max(interval, e.policy.KeepaliveMin)
 		}
 		e.rerank()

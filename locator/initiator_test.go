@@ -572,6 +572,10 @@ func TestKeepaliveFollowsTheNAT(t *testing.T) {
 	if i := w.info(onLTE(gw1)); i.Keepalive != 12*time.Second || i.NAT != NATPresent || i.LostMappings != 1 {
 		t.Errorf("%+v", i)
 	}
+	w.e.MappingLost(w.now, onLTE(gw2), 0)
+	if i := w.info(onLTE(gw2)); i.Keepalive != w.e.policy.Keepalive || i.LostMappings != 1 {
+		t.Errorf("%+v", i)
+	}
 	w.e.MappingLost(w.now, onLTE(gw1), 2*time.Second)
 	if i := w.info(onLTE(gw1)); i.Keepalive != w.e.policy.KeepaliveMin {
 		t.Errorf("%+v", i)
