@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+const (
+	echoPort = 7000
+	filePort = 8080
+)
+
+// serve answers everything that the other subcommands ask.
+func serve(ctx context.Context, _ []string) error {
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{Port: echoPort})
+	if err != nil {
+		return err
+	}
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{Port: echoPort})
+	if err != nil {
+		return err
+	}
+	files, err := net.Listen("tcp", fmt.Sprintf(":%d", filePort))
+	if err != nil {
+		return err
+	}
+	go echoUDP(udp)
+	go echoTCP(tcp)
+	go http.Serve(files, http.HandlerFunc(serveFile)) //nolint:errcheck // ends with the process
+	fmt.Println("ready")
+	<-ctx.Done()
+	return nil
+}
+
+func echoUDP(c *net.UDPConn) {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		// A socket of both families answers an IPv4 client at its plain address.
+		_, _ = c.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
+
+func echoTCP(l *net.TCPListener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		}()
+	}
+}
+
+// serveFile sends as many octets as ?size= asks for.
+func serveFile(w http.ResponseWriter, r *http.Request) {
+	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
+	if err != nil || size < 0 {
+		http.Error(w, "size is missing", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	block := make([]byte, 1<<16)
+	for size > 0 {
+		n := min(int64(len(block)), size)
+		if _, err := w.Write(block[:n]); err != nil {
+			return
+		}
+		size -= n
+	}
+}
+
+// endpoints reads "DST [SRC]".
+func endpoints(args []string) (dst, src netip.Addr, err error) {
+	if err = atLeast(1, args); err != nil {
+		return dst, src, err
+	}
+	if dst, err = netip.ParseAddr(args[0]); err != nil {
+		return dst, src, err
+	}
+	if len(args) > 1 {
+		src, err = netip.ParseAddr(args[1])
+	}
+	return dst, src, err
+}
+
+func localAddr(src netip.Addr) net.IP {
+	if !src.IsValid() {
+		return nil
+	}
+	return src.AsSlice()
+}
+
+const (
+	probeInterval = 10 * time.Millisecond
+	probeGrace    = 500 * time.Millisecond // for answers that are on their way at the end
+)
+
+// probe counts what is lost. A packet that cannot even be sent is lost too.
+func probe(ctx context.Context, args []string) error {
+	dst, src, err := endpoints(args)
+	if err != nil {
+		return err
+	}
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: localAddr(src)})
+	if err != nil {
+		return err
+	}
+	answered := make(chan []bool)
+	go func() { answered <- collect(c) }()
+	fmt.Println("ready")
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	sent := uint32(0)
+	for ctx.Err() == nil {
+		_, _ = c.WriteToUDPAddrPort(binary.BigEndian.AppendUint32(nil, sent), netip.AddrPortFrom(dst, echoPort))
+		sent++
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := c.SetReadDeadline(time.Now().Add(probeGrace)); err != nil {
+		return err
+	}
+	got := <-answered
+	lost, gap, longest := 0, 0, 0
+	for i := range int(sent) {
+		if i < len(got) && got[i] {
+			gap = 0
+			continue
+		}
+		lost, gap = lost+1, gap+1
+		longest = max(longest, gap)
+	}
+	fmt.Printf("sent=%d lost=%d gap_ms=%d\n", sent, lost, longest*int(probeInterval/time.Millisecond))
+	return nil
+}
+
+// collect reads answers until the deadline that comes with the end.
+func collect(c *net.UDPConn) []bool {
+	var got []bool
+	buf := make([]byte, 64)
+	for {
+		n, _, err := c.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) || isTimeout(err) {
+			return got
+		}
+		if err != nil || n != 4 {
+			continue // an ICMP error: the path is down at the moment
+		}
+		i := int(binary.BigEndian.Uint32(buf))
+		for len(got) <= i && i < 1<<20 {
+			got = append(got, false)
+		}
+		if i < len(got) {
+			got[i] = true
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// stream keeps one TCP connection busy and says whether it survived.
+func stream(ctx context.Context, args []string) error {
+	dst, src, err := endpoints(args)
+	if err != nil {
+		return err
+	}
+	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: localAddr(src)}}
+	c, err := d.Dial("tcp", netip.AddrPortFrom(dst, echoPort).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	fmt.Println("ready")
+	record := make([]byte, 1000)
+	for n := 0; ; n++ {
+		if err := echoOnce(c, record, byte(n)); err != nil {
+			fmt.Printf("tcp=broken records=%d (%v)\n", n, err)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			fmt.Printf("tcp=ok records=%d\n", n+1)
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func echoOnce(c net.Conn, record []byte, mark byte) error {
+	for i := range record {
+		record[i] = mark
+	}
+	if err := c.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		return err
+	}
+	if _, err := c.Write(record); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, record); err != nil {
+		return err
+	}
+	if record[0] != mark || record[len(record)-1] != mark {
+		return errors.New("other octets came back")
+	}
+	return nil
+}
+
+// fetch downloads and says how fast. It ends early, with its figures, when interrupted.
+func fetch(ctx context.Context, args []string) error {
+	if err := atLeast(1, args); err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	n, err := io.Copy(io.Discard, response.Body)
+	took := time.Since(began).Seconds()
+	fmt.Printf("octets=%d seconds=%.2f mbit=%.0f\n", n, took, float64(n)*8/1e6/took)
+	if err == nil && n != response.ContentLength {
+		err = fmt.Errorf("%d of %d octets came", n, response.ContentLength)
+	}
+	return err
+}
