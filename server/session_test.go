@@ -449,3 +449,28 @@ func TestSessionJSON(t *testing.T) {
 		t.Errorf("null in %s", data)
 	}
 }
+
+// Every user can have a key of its own: the gateway proves itself with the one of
+// whoever connects.
+func TestEachUserHasAKeyOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil)
+		g.edit("[[psk]]\nid = \"*\"\nsecret = \"open sesame\"\n",
+			"[[psk]]\nid = \"alice@example.test\"\nsecret = \"one\"\n[[psk]]\nid = \"bob@example.test\"\nsecret = \"two\"\n")
+		g.start(2)
+		for i, tt := range []struct {
+			id, secret string
+			ok         bool
+		}{
+			{"alice@example.test", "one", true}, {"bob@example.test", "two", true},
+			{"alice@example.test", "two", false}, {"carol@example.test", "one", false},
+		} {
+			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), tt.id, tt.secret)
+			if l.try() != tt.ok {
+				t.Errorf("%s with %s: connected is %v", tt.id, tt.secret, !tt.ok)
+			}
+			l.crash()
+		}
+		g.stop()
+	})
+}
