@@ -241,14 +241,23 @@ func (w *simWorld) drawNAT(name string, public netip.Addr) simnet.NATConfig {
 // runSim plays a whole setup: connect, live, calm down and agree, end.
 func runSim(t testing.TB, s simSetup) *simWorld {
 	w := buildSim(t, s)
-	if err := w.play(); err != nil {
-		var f *simnet.Failure
-		if errors.As(err, &f) {
-			err = fmt.Errorf("step %d, after %v: %w", f.Step, f.After, f.Err)
-		}
-		t.Fatalf("seed %d, which WAYFARER_SIM_SEED=%d repeats: %v\n%+v\n%s", s.Seed, s.Seed, err, s, strings.Join(w.story, "\n"))
-	}
+	w.report(w.play())
 	return w
+}
+
+// report ends the test when the run has failed, with all that is needed to see why
+// and to repeat it.
+func (w *simWorld) report(err error) {
+	if err == nil {
+		return
+	}
+	w.t.Helper()
+	var f *simnet.Failure
+	if errors.As(err, &f) {
+		err = fmt.Errorf("step %d, after %v: %w", f.Step, f.After, f.Err)
+	}
+	w.t.Fatalf("seed %d, which WAYFARER_SIM_SEED=%d repeats: %v\n%+v\n%s",
+		w.setup.Seed, w.setup.Seed, err, w.setup, strings.Join(w.story, "\n"))
 }
 
 func (w *simWorld) play() error {
@@ -536,8 +545,75 @@ func simSeeds(t *testing.T, runs uint64, one func(t testing.TB, seed uint64) sim
 
 // TestSimulation plays random lives of a gateway and its clients.
 func TestSimulation(t *testing.T) {
-	sum := simSeeds(t, simRuns(t, 600), func(t testing.TB, seed uint64) simCounts {
+	sum := simSeeds(t, simRuns(t, 500), func(t testing.TB, seed uint64) simCounts {
 		return runSim(t, drawSetup(seed)).ledger.counts
 	})
 	t.Logf("%+v", sum)
+	sum.want(t, "Connected", sum.Connected, "Rekeyed", sum.Rekeyed, "Childs", sum.Childs, "Closed", sum.Closed,
+		"Delivered", sum.Delivered, "Native", sum.Native, "Fragments", sum.Fragments, "Cookies", sum.Cookies,
+		"OtherGroup", sum.OtherGroup, "Repeated", sum.Repeated, "Injected", sum.Injected,
+		"ForeignInits", sum.ForeignInits, "Disconnected", sum.Disconnected)
+}
+
+// TestHandshakesInBadNetworks connects and disconnects, with nothing in between,
+// under the worst conditions.
+func TestHandshakesInBadNetworks(t *testing.T) {
+	sum := simSeeds(t, simRuns(t, 1500), func(t testing.TB, seed uint64) simCounts {
+		s := drawSetup(seed)
+		s.Conditions.Loss = 0.2
+		w := buildSim(t, s)
+		w.report(w.connectAndLeave())
+		return w.ledger.counts
+	})
+	sum.want(t, "Connected", sum.Connected, "Cookies", sum.Cookies, "OtherGroup", sum.OtherGroup,
+		"Fragments", sum.Fragments, "Repeated", sum.Repeated, "Injected", sum.Injected, "ForeignInits", sum.ForeignInits)
+}
+
+func (w *simWorld) connectAndLeave() error {
+	for _, c := range w.clients {
+		w.net.After(time.Duration(w.rng.Int64N(int64(2*time.Second))), c.connect)
+	}
+	if w.hostile != nil {
+		w.hostile.begin(w.net.Now().Add(20 * time.Second))
+	}
+	together := func() bool {
+		for _, c := range w.clients {
+			if w.sides(c) == nil {
+				return false
+			}
+		}
+		return true
+	}
+	if !w.net.RunUntil(together, w.net.Now().Add(10*time.Minute)) {
+		return errors.Join(errors.New("not all connected in ten minutes"), w.net.Err())
+	}
+	return w.end()
+}
+
+// want checks that a test has exercised what it is for.
+func (simCounts) want(t *testing.T, named ...any) {
+	if os.Getenv("WAYFARER_SIM_SEED") != "" || os.Getenv("WAYFARER_SIM_RUNS") != "" {
+		return
+	}
+	for i := 0; i < len(named); i += 2 {
+		if named[i+1] == 0 {
+			t.Errorf("%v: not exercised once", named[i])
+		}
+	}
+}
+
+// TestSeedRepeats plays seeds twice: all that happens must be the same, bit by bit.
+func TestSeedRepeats(t *testing.T) {
+	digests := make(map[uint64]uint64)
+	for seed := range uint64(12) {
+		s := drawSetup(seed)
+		first, again := runSim(t, s), runSim(t, s)
+		if a, b := first.net.Digest(), again.net.Digest(); a != b {
+			t.Errorf("seed %d: digest %x, then %x", seed, a, b)
+		}
+		digests[first.net.Digest()] = seed
+	}
+	if len(digests) != 12 {
+		t.Errorf("%d different digests of 12 seeds", len(digests))
+	}
 }
