@@ -20,11 +20,12 @@ type simLedger struct {
 	sent     map[uint64]bool // sums of what machines sent
 	arrivals map[simArrival]int
 	verified map[*simNode]map[netip.AddrPort]bool
-	asked    map[simAsk]int      // requests that arrived
-	seals    map[simSeal]bool    // ESP: key and sequence number
-	ivs      map[simIV]uint64    // IKE: key and IV, with the datagram
-	packets  map[uint64]bool     // inner packets sent, true once delivered
-	marks    map[simKeyMark]byte // keys of Child SAs, how many machines have them
+	asked    map[simAsk]int            // requests that arrived
+	answered map[simAsk]netip.AddrPort // where a request was answered first
+	seals    map[simSeal]bool          // ESP: key and sequence number
+	ivs      map[simIV]uint64          // IKE: key and IV, with the datagram
+	packets  map[uint64]bool           // inner packets sent, true once delivered
+	marks    map[simKeyMark]byte       // keys of Child SAs, how many machines have them
 
 	counts simCounts
 }
@@ -80,7 +81,7 @@ type simIV struct {
 func newSimLedger(w *simWorld) *simLedger {
 	return &simLedger{
 		w: w, sent: make(map[uint64]bool), arrivals: make(map[simArrival]int),
-		verified: make(map[*simNode]map[netip.AddrPort]bool), asked: make(map[simAsk]int),
+		verified: make(map[*simNode]map[netip.AddrPort]bool), asked: make(map[simAsk]int), answered: make(map[simAsk]netip.AddrPort),
 		seals: make(map[simSeal]bool), ivs: make(map[simIV]uint64),
 		packets: make(map[uint64]bool), marks: make(map[simKeyMark]byte),
 	}
@@ -199,8 +200,15 @@ func (l *simLedger) leavesIKE(n *simNode, p simnet.Packet, body []byte, known bo
 		}
 		return
 	}
-	if l.protected(n, h, body) && !known {
+	// The first to bring a request gets the answer, wherever it comes from (RFC 7296
+	// §2.11); whoever replays it does not.
+	ask.from = netip.AddrPort{}
+	first, before := l.answered[ask]
+	if l.protected(n, h, body) && !known && before && first != p.Dst {
 		l.fail("%s answers a replayed %v to %s", n.name, h.Exchange, p.Dst)
+	}
+	if h.Response() && !before {
+		l.answered[ask] = p.Dst
 	}
 }
 

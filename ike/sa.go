@@ -187,12 +187,15 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 // expects says whether a message ID is one that can matter now: the response in
 // flight, the next request, or the last request again.
 func (sa *ikeSA) expects(h *message.Header) bool {
+	if sa.state == saRefused {
+		return !h.Response() && h.MessageID+1 == sa.expectID && sa.answer != nil
+	}
 	if h.Response() {
 		// The last response once more is of interest for the pair it comes on.
 		return sa.awaits(h) || h.MessageID+1 == sa.nextID
 	}
 	if h.MessageID == sa.expectID {
-		return !sa.busy && sa.state != saRefused
+		return !sa.busy
 	}
 	return h.MessageID+1 == sa.expectID && sa.answer != nil
 }

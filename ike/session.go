@@ -231,6 +231,7 @@ func (s *Session) finish(now time.Time, why reason.Code, notify message.NotifyTy
 func (s *Session) finishLingering(now time.Time, why reason.Code, notify message.NotifyType, detail string) {
 	if s.over(why, notify, detail) {
 		s.sa.state = saRefused
+		s.sa.current, s.sa.out, s.sa.queue = nil, nil, nil // no answer matters any more
 		s.lingerBy = now.Add(lingerTime)
 	}
 }
