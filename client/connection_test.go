@@ -549,7 +549,7 @@ func TestDegraded(t *testing.T) {
 		s := w.stack()
 		s.change(c.st.session, func(i *ike.SessionInfo) { i.Unanswered = 3 })
 		st := c.status() // at once, not at the next look
-		if st.State != Degraded || st.Connected || st.Problem == nil || st.Problem.Code != reason.NoReturnTraffic {
+		if st.State != Degraded || st.Connected || st.Problem == nil || st.Problem.Code != reason.NoAnswer {
 			t.Errorf("unanswered: %+v", st)
 		}
 		after(upkeep)

@@ -34,17 +34,13 @@ func newLaptop(t *testing.T) *laptop {
 		t.Fatal(err)
 	}
 	l := &laptop{t, cfg}
-	l.ip("link add up0 type veth peer name up0x")
-	l.ip("link set up0 up")
-	l.ip("link set up0x up")
-	l.ip("addr add 192.168.1.2/24 dev up0")
-	l.ip("addr add 2001:db8:1::2/64 dev up0 nodad")
+	nstest.Cable(t, "up0", "up0x")
+	nstest.Address(t, "up0", "192.168.1.2/24")
+	nstest.Address(t, "up0", "2001:db8:1::2/64")
 	l.ip("route add default via 192.168.1.1 dev up0")
 	l.ip("-6 route add default via 2001:db8:1::1 dev up0")
 	l.device()
 	t.Cleanup(func() {
-		_ = exec.Command("ip", "link", "del", "up0").Run()
-		_ = exec.Command("ip", "link", "del", "wf0").Run()
 		if err := Cleanup(context.Background(), cfg, slog.New(slog.DiscardHandler)); err != nil {
 			t.Error(err)
 		}
@@ -62,10 +58,7 @@ func (l *laptop) ip(args string) string {
 }
 
 // device makes what stands for the TUN device.
-func (l *laptop) device() {
-	l.ip("link add wf0 type veth peer name wf0x")
-	l.ip("link set wf0x up")
-}
+func (l *laptop) device() { nstest.Cable(l.t, "wf0", "wf0x") }
 
 // run is one run of the daemon as far as the machine is concerned.
 func (l *laptop) run() *host {
@@ -152,7 +145,6 @@ func TestMachine(t *testing.T) {
 	// Other software removes our rules; upkeep brings them back.
 	l.ip("rule flush")
 	l.ip("rule add pref 32766 lookup main")
-	l.ip("rule add pref 0 lookup local")
 	if err := h.Maintain(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +233,7 @@ func TestMachineAddressElsewhere(t *testing.T) {
 	l.apply(h, network("10.30.0.1"))
 	l.clear(h, false)
 	l.ip("link del wf0")
-	l.ip("addr add 10.30.0.1/24 dev up0")
+	nstest.Address(t, "up0", "10.30.0.1/24")
 	l.clear(h, false)
 	l.expect("another network", map[string]string{"8.8.8.8 from 10.30.0.1": "up0"}, ownResolvConf)
 }

@@ -66,6 +66,13 @@ func (s *service) note(format string, args ...any) *dbus.Error {
 	return nil
 }
 
+// told returns the calls so far, one per line.
+func (s *service) told() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.calls, "\n")
+}
+
 func (s *service) SetLinkDNS(index int32, servers []struct {
 	Family  int32
 	Address []byte
@@ -81,7 +88,10 @@ func (s *service) SetLinkDomains(index int32, domains []struct {
 }
 
 func (s *service) SetLinkDefaultRoute(index int32, on bool) *dbus.Error {
-	if s.old {
+	s.mu.Lock()
+	old := s.old
+	s.mu.Unlock()
+	if old {
 		return dbus.NewError("org.freedesktop.DBus.Error.UnknownMethod", nil)
 	}
 	return s.note("default %d %v", index, on)
@@ -135,10 +145,12 @@ func TestBus(t *testing.T) {
 		"dns 1 [{2 [10 20 0 2]} {10 [253 0 0 32 0 0 0 0 0 0 0 0 0 0 0 2]}]",
 		"default 1 false", "llmnr 1 no", "mdns 1 no", "flush", "revert 1",
 	}, "\n")
-	if got := strings.Join(s.calls, "\n"); got != want {
+	if got := s.told(); got != want {
 		t.Errorf("calls:\n%s\nwant\n%s", got, want)
 	}
-	s.old, s.calls = true, nil
+	s.mu.Lock()
+	s.old = true
+	s.mu.Unlock()
 	if err := bus.SetLink(ctx, settings); err != nil {
 		t.Errorf("an old version: %v", err)
 	}

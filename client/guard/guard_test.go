@@ -43,23 +43,15 @@ func run(t *testing.T, command string) string {
 // laptop makes a machine with an uplink whose router answers (by a fixed neighbour
 // entry), and a tunnel interface. The other end of the uplink's cable is "wire".
 func laptop(t *testing.T) *route.Kernel {
-	nstest.Require(t)
-	run(t, "ip link add up0 type veth peer name wire")
-	run(t, "ip link add wf0 type veth peer name wf0x")
-	for _, name := range []string{"up0", "wire", "wf0", "wf0x"} {
-		run(t, "ip link set "+name+" up")
-	}
-	run(t, "ip addr add 192.168.1.2/24 dev up0")
-	run(t, "ip addr add 2001:db8:1::2/64 dev up0 nodad")
+	nstest.Cable(t, "up0", "wire")
+	nstest.Cable(t, "wf0", "wf0x")
+	nstest.Address(t, "up0", "192.168.1.2/24")
+	nstest.Address(t, "up0", "2001:db8:1::2/64")
 	run(t, "ip route add default via 192.168.1.1 dev up0")
 	run(t, "ip -6 route add default via 2001:db8:1::1 dev up0")
 	for _, a := range []string{"192.168.1.1", "2001:db8:1::1", "203.0.113.7", "2001:db8:7::7"} {
 		run(t, "ip neigh add "+a+" lladdr 02:00:00:00:00:01 dev up0 nud permanent")
 	}
-	t.Cleanup(func() {
-		_ = exec.Command("ip", "link", "del", "up0").Run()
-		_ = exec.Command("ip", "link", "del", "wf0").Run()
-	})
 	k, err := route.NewKernel(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -246,8 +238,7 @@ func TestNothingInClear(t *testing.T) {
 	p.use()
 	wire.clean(t, "after a crash")
 
-	run(t, "ip link add wf0 type veth peer name wf0x")
-	run(t, "ip link set wf0x up")
+	nstest.Cable(t, "wf0", "wf0x")
 	connect(t, k)
 	p.use()
 	wire.clean(t, "connected again")
@@ -274,8 +265,8 @@ func TestNothingInClear(t *testing.T) {
 func TestTheDanger(t *testing.T) {
 	laptop(t)
 	wire := newTap(t)
-	run(t, "ip addr add fd00:30::1/128 dev wf0 nodad")
-	run(t, "ip addr add 10.30.0.1/32 dev wf0")
+	nstest.Address(t, "wf0", "fd00:30::1/128")
+	nstest.Address(t, "wf0", "10.30.0.1/32")
 	p := start(t)
 	run(t, "ip link del wf0")
 	p.use()
@@ -292,8 +283,8 @@ func TestTable(t *testing.T) {
 	if err := Set("wf0", []netip.Addr{inner4, inner6}); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "ip addr add fd00:30::1/128 dev wf0 nodad")
-	run(t, "ip addr add 10.30.0.1/32 dev wf0")
+	nstest.Address(t, "wf0", "fd00:30::1/128")
+	nstest.Address(t, "wf0", "10.30.0.1/32")
 	p := start(t)
 	p.use()
 	wire.clean(t, "netfilter alone")
@@ -325,8 +316,8 @@ func TestTable(t *testing.T) {
 // given address; a UDP socket keeps its address in use.
 func TestEndConnections(t *testing.T) {
 	laptop(t)
-	run(t, "ip addr add fd00:30::1/128 dev wf0 nodad")
-	run(t, "ip addr add 10.30.0.1/32 dev wf0")
+	nstest.Address(t, "wf0", "fd00:30::1/128")
+	nstest.Address(t, "wf0", "10.30.0.1/32")
 	for _, a := range []netip.Addr{inner4, inner6} {
 		ours, other := pair(t, a), pair(t, netip.MustParseAddr("192.168.1.2"))
 		if used, err := InUse([]netip.Addr{a}); err != nil || len(used) != 1 {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -299,8 +300,26 @@ func (k *Kernel) addAddresses(link netlink.Link, want []netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("set address %s on %s: %w", a, name, explain(err))
 		}
+		k.waitUntilLocal(a)
 	}
 	return nil
+}
+
+// waitUntilLocal waits until packets to a new address are taken for ours. For IPv6 the
+// kernel leaves that to a worker, even without duplicate address detection, and the
+// first answers through the tunnel would be lost.
+func (k *Kernel) waitUntilLocal(a netip.Addr) {
+	const (
+		tries = 100
+		pause = 5 * time.Millisecond
+	)
+	for range tries {
+		routes, err := k.nl.RouteGet(a.AsSlice())
+		if err != nil || len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		time.Sleep(pause)
+	}
 }
 
 func (k *Kernel) removeAddresses(link netlink.Link, want []netip.Addr) error {

@@ -22,20 +22,12 @@ func TestMain(m *testing.M) { nstest.Main(m) }
 // default routes, and a tunnel interface wf0 that nobody reads from. It returns the
 // function that takes the tunnel interface away, as a crash does.
 func uplink(t *testing.T) (k *Kernel, crash func()) {
-	nstest.Require(t)
-	run(t, "ip link add up0 type veth peer name up0x")
-	run(t, "ip link set up0 up")
-	run(t, "ip link set up0x up")
-	run(t, "ip addr add 192.168.1.2/24 dev up0")
-	run(t, "ip addr add 2001:db8:1::2/64 dev up0 nodad")
+	nstest.Cable(t, "up0", "up0x")
+	nstest.Address(t, "up0", "192.168.1.2/24")
+	nstest.Address(t, "up0", "2001:db8:1::2/64")
 	run(t, "ip route add default via 192.168.1.1 dev up0")
 	run(t, "ip -6 route add default via 2001:db8:1::1 dev up0")
-	run(t, "ip link add wf0 type veth peer name wf0x")
-	run(t, "ip link set wf0x up")
-	t.Cleanup(func() {
-		_ = exec.Command("ip", "link", "del", "up0").Run()
-		_ = exec.Command("ip", "link", "del", "wf0").Run()
-	})
+	nstest.Cable(t, "wf0", "wf0x")
 	k, err := NewKernel(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -194,11 +186,8 @@ func TestSplitTunnel(t *testing.T) {
 // filtering is on and the whole world is behind the tunnel.
 func TestStrictReversePath(t *testing.T) {
 	k, _ := uplink(t)
-	run(t, "ip link add va type veth peer name vb")
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "va").Run() })
-	run(t, "ip link set va up")
-	run(t, "ip link set vb up")
-	run(t, "ip addr add 192.168.9.2/24 dev va")
+	nstest.Cable(t, "va", "vb")
+	nstest.Address(t, "va", "192.168.9.2/24")
 	run(t, "ip route add 198.51.100.0/24 via 192.168.9.1 dev va")
 	for _, name := range []string{"all", "va"} {
 		if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("1"), 0); err != nil {
@@ -272,5 +261,32 @@ func TestElsewhere(t *testing.T) {
 	k, _ := uplink(t)
 	if !k.Elsewhere(netip.MustParseAddr("192.168.1.2"), "wf0") || k.Elsewhere(netip.MustParseAddr("192.168.1.2"), "up0") || k.Elsewhere(netip.MustParseAddr("10.30.0.1"), "wf0") {
 		t.Error("Elsewhere is wrong")
+	}
+}
+
+// TestWithoutIPv6: on a machine where IPv6 is switched off the IPv4 part works.
+func TestWithoutIPv6(t *testing.T) {
+	k, _ := uplink(t)
+	set := func(value string) {
+		for _, name := range []string{"all", "default", "wf0", "up0"} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte(value), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set("1")
+	t.Cleanup(func() {
+		for _, name := range []string{"all", "default"} {
+			_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0)
+		}
+	})
+	for range 2 {
+		if err := k.Apply(Build(Settings{
+			Interface: "wf0", Addresses: addrs("10.30.0.1", "fd00:30::1"), Networks: nets("0.0.0.0/0", "::/0"),
+			Carried: nets("0.0.0.0/0", "::/0"), Gateways: addrs("198.51.100.1", "2001:db8::1"), Mark: mark,
+		})); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, "without IPv6", []question{{"8.8.8.8", "", false, "wf0"}, {"8.8.8.8", "", true, "up0"}})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -83,4 +84,71 @@ func Require(t testing.TB) {
 	if os.Getenv(inside) == "" {
 		t.Skip("SKIPPED: needs root, to make network namespaces; nothing of this was tested")
 	}
+}
+
+// Cable makes a virtual cable with two ends and brings both up. It waits until the
+// kernel has seen the carrier: it sets up IPv6 addresses only half before.
+func Cable(t testing.TB, end, other string) {
+	t.Helper()
+	Require(t)
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: end}, PeerName: other}
+	if err := netlink.LinkAdd(cable); err != nil {
+		t.Fatalf("make cable %s: %v", end, err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(cable) }) // a test may have cut it
+	for _, name := range []string{end, other} {
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = netlink.LinkSetUp(link)
+		}
+		if err != nil {
+			t.Fatalf("bring %s up: %v", name, err)
+		}
+	}
+	for _, name := range []string{end, other} {
+		waitForCarrier(t, name)
+	}
+}
+
+func waitForCarrier(t testing.TB, name string) {
+	t.Helper()
+	const tries = 2000 // of 5 ms
+	for range tries {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatalf("find %s: %v", name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("no carrier on %s", name)
+}
+
+// Address gives an interface an address and waits until the kernel takes packets to it
+// for its own, which for IPv6 is a worker's business.
+func Address(t testing.TB, end, prefix string) {
+	t.Helper()
+	link, err := netlink.LinkByName(end)
+	if err != nil {
+		t.Fatalf("find %s: %v", end, err)
+	}
+	addr, err := netlink.ParseAddr(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		t.Fatalf("set %s on %s: %v", prefix, end, err)
+	}
+	const tries = 2000 // of 5 ms
+	for range tries {
+		routes, err := netlink.RouteGet(addr.IP)
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("%s does not become local", prefix)
 }
