@@ -242,6 +242,9 @@ func (e *Entry) adopt(next []*path) {
 	if !slices.Contains(next, e.wanted) {
 		e.wanted = nil
 	}
+	if !slices.Contains(next, e.unmet) {
+		e.unmet = nil
+	}
 	if !slices.Contains(next, e.previous) {
 		e.previous = nil
 	}

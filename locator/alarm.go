@@ -8,6 +8,7 @@ type alarm struct {
 	on     bool
 	heard  bool // something came over the current pair since; see patienceEnd
 	adrift bool // the current pair had ceased to exist
+	again  bool // the traffic of the last check is unanswered still
 	cause  Cause
 	at     instant // begin; answers since then count
 	kick   instant // begin of the probing schedule, anew after each change
@@ -54,7 +55,9 @@ func (e *Entry) Unanswered(now, since time.Time) {
 // suspect raises the alarm when traffic has been unanswered for too long.
 func (e *Entry) suspect(t instant) {
 	if at := e.suspectAt(); at != never && at <= t {
+		again := e.suspicion.checkedAt != never && e.suspicion.since <= e.suspicion.checkedAt
 		e.doubt(t, TrafficUnanswered)
+		e.alarm.again = again
 	}
 }
 
@@ -168,6 +171,9 @@ func (e *Entry) reassured(t instant) {
 		}
 		s.backoff = min(max(firstBackoff, 2*s.backoff), lastBackoff)
 		s.checkedAt = t
+		if e.alarm.again && e.role == Initiator {
+			e.emit(Announce{Pair: e.current.pair})
+		}
 	}
 	e.calm()
 }

@@ -1,7 +1,7 @@
 package locator
 
-// Decision is something an entry wants done: Probe, Switch, Keepalive, Lost or
-// Unproven.
+// Decision is something an entry wants done: Probe, Switch, Announce, Keepalive,
+// Lost or Unproven.
 type Decision interface{ decision() }
 
 // Probe asks for a request to be sent over these pairs now, the outstanding one
@@ -24,6 +24,14 @@ type Switch struct {
 	Cause    Cause
 	// Verified says whether To had been verified when it was chosen.
 	Verified bool
+}
+
+// Announce asks to tell the peer again that Pair is in use (UPDATE_SA_ADDRESSES): it
+// answers probes there, but traffic stays unanswered, so it may be sending to where
+// we were. Being alive is not being in step (RFC 4621 §5.5.2; RFC 4555 §3.8 allows
+// the update on suspicion).
+type Announce struct {
+	Pair Pair
 }
 
 // Keepalive asks for one packet that keeps a pair's NAT binding: a request whose
@@ -50,6 +58,7 @@ type Unproven struct {
 
 func (Probe) decision()     {}
 func (Switch) decision()    {}
+func (Announce) decision()  {}
 func (Keepalive) decision() {}
 func (Lost) decision()      {}
 func (Unproven) decision()  {}

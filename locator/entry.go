@@ -33,6 +33,7 @@ type Entry struct {
 
 	wanted   *path // the responder's check under way
 	wantedAt instant
+	unmet    *path // whose check failed last; the peer still wants to be there
 	previous *path // where traffic goes back to if a CheckAfter fails
 
 	probes, unproven bucket
@@ -148,6 +149,10 @@ func (e *Entry) heardAside(t instant, p *path) {
 		p.attempts = 0
 		p.become(t, Operational, PacketHeard)
 	}
+	if p == e.unmet && t.since(p.probedAt) >= e.policy.RetryIdle {
+		e.verify(t, p)
+		return
+	}
 	searching := e.alarm.on || e.current == nil
 	if searching && p.verification != Verified && (p.probedAt == never || t.since(p.probedAt) >= e.policy.RetryActive) {
 		e.ask(t, p)
@@ -261,9 +266,8 @@ func (e *Entry) mayCarry(p *path) bool {
 	return e.policy.Check == CheckAfter && p.verification != VerificationFailed
 }
 
-// Moved reports that the dialect uses this pair now: it carried out a Switch, moved
-// by itself, or the same pair has another meaning because a NAT changed its
-// mapping. On a responder it is the peer's UPDATE_SA_ADDRESSES (RFC 4555 §3.5)
+// Moved reports that the dialect uses this pair now: it moved by itself, or it has
+// carried out a Switch, which changes nothing any more. On a responder it is the peer's UPDATE_SA_ADDRESSES (RFC 4555 §3.5)
 // where that needs no check; see Verify.
 func (e *Entry) Moved(now time.Time, pair Pair, why Cause) {
 	t := e.advance(now)
@@ -272,14 +276,13 @@ func (e *Entry) Moved(now time.Time, pair Pair, why Cause) {
 		e.settle(t)
 		return
 	}
-	e.chosen = why
 	if p != e.current {
 		old := e.current
 		e.setCurrent(p)
+		e.chosen = why
 		e.moved(t, old)
 		e.checkLater(t, p, old)
 	}
-	e.suspicion = suspicion{}
 	e.settle(t)
 }
 

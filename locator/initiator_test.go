@@ -232,6 +232,9 @@ func TestOneWayStreamCausesNoStorm(t *testing.T) {
 	if len(w.lost) != 0 {
 		t.Errorf("lost: %v", w.lost)
 	}
+	if n := len(w.announced); n == 0 || n > 70 {
+		t.Errorf("announced %d times", n)
+	}
 	// A real failure is noticed within the suppression.
 	broken := w.now
 	w.down(onWifi(gw1))
@@ -239,6 +242,24 @@ func TestOneWayStreamCausesNoStorm(t *testing.T) {
 	if len(w.switches) != 1 || w.switches[0].at.Sub(broken) > 11*time.Second {
 		t.Errorf("switches: %v", w.switches)
 	}
+}
+
+func TestPeerOutOfStepIsToldAgain(t *testing.T) {
+	// The peer answers probes on the pair, but sends its traffic elsewhere, since an
+	// update was lost on it or its check failed (RFC 4621 §5.5.2).
+	w := twoUplinks(t, Policy{})
+	w.traffic = true
+	w.run(5 * time.Second)
+	if len(w.announced) != 0 {
+		t.Fatal("announced without need")
+	}
+	w.traffic, w.oneWay, w.answeredAt = false, true, w.now
+	begin := w.now
+	w.run(3 * time.Second)
+	if len(w.announced) == 0 || w.announced[0].Sub(begin) > 2*time.Second {
+		t.Errorf("announced %v", w.announced)
+	}
+	w.wantSwitches()
 }
 
 func TestSlowAnswersDoNotMoveTraffic(t *testing.T) {
@@ -607,6 +628,16 @@ func TestMovedByTheDialect(t *testing.T) {
 	}
 	w.e.Moved(w.now, onLTE(gw2), NATChanged) // the same pair
 	w.wantCurrent(onLTE(gw2))
+	// Confirming what is current already does not make a suspicion fresh again.
+	at := w.now
+	w.oneWay = true
+	for range 300 {
+		w.e.Moved(w.now, w.current(), PeerMoved)
+		w.run(100 * time.Millisecond)
+	}
+	if n := w.since(at, onLTE(gw2)); n > 10 {
+		t.Errorf("%d probes in half a minute", n)
+	}
 }
 
 func TestLifetimes(t *testing.T) {

@@ -91,6 +91,39 @@ func TestResponderCheckFails(t *testing.T) {
 	w.wantCurrent(to)
 }
 
+func TestResponderRepeatsACheckWhileThePeerIsThere(t *testing.T) {
+	w := gateway(t, Policy{})
+	to := peerAt("198.51.100.20:61000")
+	w.e.Verify(w.now, to)
+	for range 1200 { // two minutes in which only the peer's packets get through
+		w.e.Heard(w.now, to)
+		w.run(100 * time.Millisecond)
+	}
+	w.wantSwitches()
+	if n := w.since(start, to); n < 2*burst || n > w.e.policy.UnprovenBurst+2*w.e.policy.UnprovenPerMinute+1 {
+		t.Errorf("%d probes", n)
+	}
+	w.up(30*time.Millisecond, to)
+	for range 200 {
+		w.e.Heard(w.now, to)
+		w.run(100 * time.Millisecond)
+	}
+	w.wantCurrent(to)
+	// An update to elsewhere ends it.
+	other := peerAt("198.51.100.30:61000")
+	w.e.Verify(w.now, other)
+	w.run(20 * time.Second)
+	w.e.Verify(w.now, to)
+	at := w.now
+	for range 200 {
+		w.e.Heard(w.now, other)
+		w.run(100 * time.Millisecond)
+	}
+	if n := w.since(at, other); n != 0 {
+		t.Errorf("%d probes to where the peer does not want to be", n)
+	}
+}
+
 func TestResponderNewerUpdateWins(t *testing.T) {
 	w := gateway(t, Policy{})
 	first, second := peerAt("198.51.100.20:61000"), peerAt("198.51.100.30:61000")

@@ -23,6 +23,7 @@ func (e *Entry) Verify(now time.Time, pair Pair) bool {
 }
 
 func (e *Entry) verify(t instant, p *path) {
+	e.unmet = nil
 	if e.wanted != nil && e.wanted != p {
 		e.wanted.verification = Unverified
 		e.wanted = nil
@@ -81,13 +82,15 @@ func (e *Entry) verified(t instant) {
 // unverified ends a check without an answer. That is no attack (RFC 4621 §5.5.2):
 // the pair may have stopped working, and the initiator will notice and choose
 // another. But traffic does not stay at an address that nobody has shown to be the
-// peer's.
+// peer's. The peer's wish stands: when something is heard from there later, the
+// check is repeated.
 func (e *Entry) unverified(t instant) {
 	p, back := e.wanted, e.previous
 	e.wanted, e.previous = nil, nil
 	p.verification = VerificationFailed
 	p.become(t, Failed, VerificationFailing)
 	p.attempts = burst
+	e.unmet = p
 	e.emit(Unproven{Pair: p.pair})
 	if p != e.current {
 		return
@@ -110,6 +113,6 @@ func (e *Entry) prune() {
 		return
 	}
 	e.adopt(slices.DeleteFunc(slices.Clone(e.paths), func(p *path) bool {
-		return p != e.current && p != e.wanted && p != e.previous && p.answeredAt == never
+		return p != e.current && p != e.wanted && p != e.unmet && p != e.previous && p.answeredAt == never
 	}))
 }

@@ -77,12 +77,13 @@ type world struct {
 	nextTraffic time.Time
 	nextReport  time.Time
 
-	packets  []packet
-	switches []moved
-	lost     []Lost
-	unproven []Unproven
-	ticks    int
-	check    func(Decision) // called for each decision before it is carried out
+	packets   []packet
+	switches  []moved
+	lost      []Lost
+	unproven  []Unproven
+	announced []time.Time
+	ticks     int
+	check     func(Decision) // called for each decision before it is carried out
 }
 
 // failer is what testing.TB and rapid.T have in common.
@@ -243,6 +244,8 @@ func (w *world) obey() {
 				w.switches = append(w.switches, moved{w.now, d})
 			case Lost:
 				w.lost = append(w.lost, d)
+			case Announce:
+				w.announced = append(w.announced, w.now)
 			case Unproven:
 				w.unproven = append(w.unproven, d)
 			}
