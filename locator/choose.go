@@ -15,6 +15,9 @@ const (
 	minSamples     = 3
 	// failureMemory is the time after which a failure of a pair is forgiven.
 	failureMemory = 10 * time.Minute
+	// firstAttempts is how many probes a new pair has before others are preferred:
+	// with the default interval 200 ms.
+	firstAttempts = 2
 )
 
 // choose picks the current pair.
@@ -129,7 +132,7 @@ func (e *Entry) improve(t instant) {
 			best, why = p, c
 		}
 	}
-	if best == nil {
+	if best == nil || e.expectsBetter(best) {
 		return
 	}
 	if t.since(best.answeredAt) <= freshAnswer {
@@ -141,13 +144,25 @@ func (e *Entry) improve(t instant) {
 	}
 }
 
+// expectsBetter says whether a pair that is preferred even more is just being
+// probed for the first time. Then there is no hurry: several addresses often come
+// together, and one move is better than two.
+func (e *Entry) expectsBetter(best *path) bool {
+	for _, p := range e.paths {
+		if p.rank < best.rank && p.reach == ReachUnknown && p.attempts <= firstAttempts && e.mayCarry(p) && p.usable() {
+			return true
+		}
+	}
+	return false
+}
+
 // improvement says why a pair would be better than the current one, if it would.
 func (e *Entry) improvement(t instant, p *path) Cause {
 	c := e.current
 	if p == c || !p.ready() || !e.mayCarry(p) || p.rank > c.rank {
 		return CauseNone
 	}
-	if p.rank < c.rank {
+	if e.better(p) {
 		return BetterPath
 	}
 	if !e.shorter(t, p) {
@@ -240,7 +255,7 @@ func (e *Entry) chooseAt() instant {
 		if held := e.heldUntil(p); held > e.now {
 			at = earlier(at, held)
 		}
-		if p.shorterAt != never && p.rank == e.current.rank {
+		if p.shorterAt != never && !e.better(p) {
 			if end := p.shorterAt.add(e.policy.RTTFor); end > e.now {
 				at = earlier(at, end)
 			}

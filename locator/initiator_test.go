@@ -1,6 +1,7 @@
 package locator
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -391,6 +392,26 @@ func TestBetterPathIsVerifiedFirst(t *testing.T) {
 	if i := w.info(onLTE(gw1)); !i.Standby || i.Reachability != Operational {
 		t.Errorf("the old pair is standby now: %+v", i)
 	}
+}
+
+func TestOneMoveInsteadOfTwo(t *testing.T) {
+	// Two better addresses come together; the best one answers later.
+	p := Policy{Interfaces: []string{"eth*", "wlan*"}}
+	wired := Local{Addr: ip("192.0.2.11"), Interface: 5, Name: "eth0"}
+	onWired := Pair{Local: netip.AddrPortFrom(wired.Addr, 4500), Remote: gw1, Interface: 5}
+	w := newWorld(t, p, onLTE(gw1))
+	w.up(40*time.Millisecond, onLTE(gw1), onWired)
+	w.up(10*time.Millisecond, onWifi(gw1))
+	w.e.SetLocal(w.now, []Local{lteLocal(), wifiLocal(), wired})
+	w.run(time.Minute)
+	w.wantSwitches(Switch{From: onLTE(gw1), To: onWired, Cause: BetterPath, Verified: true})
+
+	// If it does not answer at all, nobody waits long.
+	w = newWorld(t, p, onLTE(gw1))
+	w.up(10*time.Millisecond, onLTE(gw1), onWifi(gw1))
+	w.e.SetLocal(w.now, []Local{lteLocal(), wifiLocal(), wired})
+	w.run(time.Second)
+	w.wantSwitches(Switch{From: onLTE(gw1), To: onWifi(gw1), Cause: BetterPath, Verified: true})
 }
 
 func TestBetterPathThatDoesNotWork(t *testing.T) {

@@ -8,6 +8,7 @@ type path struct {
 	local   *local
 	foreign *foreign
 	rank    rank
+	atBest  rank // the rank if a NAT nobody has looked for is not there
 
 	verification Verification
 	reach        Reachability

@@ -147,7 +147,7 @@ func DefaultPolicy() Policy {
 		HoldDownMax:   time.Minute,
 		ProofLifetime: 10 * time.Minute,
 		ProbeBurst:    64, ProbesPerSecond: 20,
-		UnprovenBurst: 16, UnprovenPerMinute: 12,
+		UnprovenBurst: 32, UnprovenPerMinute: 60,
 		MaxLocal: 16, MaxForeign: 16, MaxPairs: 64, MaxStandby: 4,
 	}
 }

@@ -11,15 +11,23 @@ import (
 // it takes.
 type rank uint64
 
-// rankOf computes the rank of a path. levels holds the distinct preferences of the
-// local locators, best first.
-func (e *Entry) rankOf(p *path, levels []int) rank {
-	var r rank
+// rankPath computes the ranks of a path. levels holds the distinct preferences of
+// the local locators, best first.
+func (e *Entry) rankPath(p *path, levels []int) {
+	p.rank, p.atBest = 0, 0
 	for _, c := range e.policy.Order {
-		r = r<<8 | rank(min(e.criterion(c, p, levels), 255))
+		place := rank(min(e.criterion(c, p, levels), 255))
+		p.rank, p.atBest = p.rank<<8|place, p.atBest<<8|place
+		if c == ByNAT && p.nat == NATUnknown {
+			p.atBest--
+		}
 	}
-	return r
 }
+
+// better says whether policy prefers a pair to the current one. Only a NAT that is
+// known to be there makes a pair without one better: leaving because nobody has
+// looked would mean going back as soon as somebody does.
+func (e *Entry) better(p *path) bool { return p.rank < e.current.atBest }
 
 func (e *Entry) criterion(c Criterion, p *path, levels []int) int {
 	switch c {
@@ -67,7 +75,7 @@ func (e *Entry) rerank() {
 	}
 	slices.SortFunc(levels, func(a, b int) int { return cmp.Compare(b, a) })
 	for _, p := range e.paths {
-		p.rank = e.rankOf(p, levels)
+		e.rankPath(p, levels)
 		p.hot = false
 	}
 	if e.policy.Standby == Hot && e.role == Initiator {

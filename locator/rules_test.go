@@ -78,6 +78,7 @@ func TestSelection(t *testing.T) {
 		{"IPv4 preferred", Policy{Family: PreferIPv4}, []Local{wifiLocal(), wifi6Local()}, nil, onWifi(gw1)},
 		{"free of NATs", Policy{}, []Local{wifiLocal(), wired}, map[Pair]bool{onWifi(gw1): true, onWired: false}, onWired},
 		{"NAT unknown", Policy{}, []Local{wifiLocal(), wired}, map[Pair]bool{onWifi(gw1): true}, onWifi(gw1)},
+		{"NAT unknown on the current pair", Policy{}, []Local{wifiLocal(), wired}, map[Pair]bool{onWired: false}, onWifi(gw1)},
 		{"NAT does not count", Policy{Order: []Criterion{ByInterface}}, []Local{wifiLocal(), wired},
 			map[Pair]bool{onWifi(gw1): true, onWired: false}, onWifi(gw1)},
 		{"the peer's order", Policy{Order: []Criterion{ByForeign}}, []Local{wifiLocal()}, nil, onWifi(gw2)},

@@ -111,7 +111,7 @@ func (e *Entry) idleDue(p *path) instant {
 
 // standbyDue is the schedule of the other pairs while all is well.
 func (e *Entry) standbyDue(p *path) instant {
-	if !p.hot && p.rank >= e.current.rank {
+	if !p.hot && !e.better(p) {
 		return never // cold
 	}
 	switch {
