@@ -60,6 +60,15 @@ func newSimDataPath(n *simNode) *simDataPath {
 		bySPI: make(map[uint32]*simChild), former: make(map[uint32]esp.HostID), early: make(map[uint32]int)}
 }
 
+// reset forgets everything.
+func (d *simDataPath) reset() {
+	clear(d.hosts)
+	clear(d.children)
+	clear(d.bySPI)
+	clear(d.former)
+	clear(d.early)
+}
+
 func (d *simDataPath) fail(format string, args ...any) {
 	d.node.w.ledger.fail(d.node.name+": "+format, args...)
 }

@@ -36,6 +36,7 @@ type simCounts struct {
 	Delivered, Native, Fragments         int
 	Cookies, OtherGroup, Repeated        int
 	Injected, ForeignInits, Disconnected int
+	Crashes                              int
 }
 
 func (c *simCounts) add(o simCounts) {
@@ -52,6 +53,7 @@ func (c *simCounts) add(o simCounts) {
 	c.Injected += o.Injected
 	c.ForeignInits += o.ForeignInits
 	c.Disconnected += o.Disconnected
+	c.Crashes += o.Crashes
 }
 
 type simArrival struct {

@@ -320,7 +320,7 @@ func (w *simWorld) meddle(end time.Time) {
 		return
 	}
 	c := w.clients[w.rng.IntN(len(w.clients))]
-	w.act(c, w.rng.IntN(24))
+	w.act(c, w.rng.IntN(50))
 	w.net.After(time.Duration(w.rng.Int64N(int64(4*time.Second))), func() { w.meddle(end) })
 }
 
@@ -369,31 +369,33 @@ func (w *simWorld) act(c *simNode, what int) {
 	one := ends[w.rng.IntN(2)]
 	now := w.net.Now()
 	switch {
-	case what < 4:
+	case what < 8:
 		w.rekeyIKE(one)
-	case what < 9:
+	case what < 18:
 		w.rekeyChild(one)
-	case what < 11:
+	case what < 22:
 		w.rekeyIKE(ends[0])
 		w.rekeyIKE(ends[1])
-	case what < 14:
+	case what < 28:
 		w.rekeyChild(ends[0])
 		w.rekeyChild(ends[1])
-	case what < 16:
+	case what < 32:
 		w.rekeyIKE(one)
 		w.rekeyChild(ends[w.rng.IntN(2)])
-	case what < 17:
+	case what < 34:
 		_ = one.e.CheckLiveness(now, one.id)
 		one.n.settle(one.e)
-	case what < 19:
+	case what < 38:
 		w.softLimit(one)
-	case what < 20:
+	case what < 41:
 		w.anotherChild(ends[0])
-	case what < 21:
+	case what < 43:
 		one.n.close(one.id)
-	case what < 22:
+	case what < 45:
 		ends[0].n.close(ends[0].id)
 		ends[1].n.close(ends[1].id)
+	case what < 46:
+		w.server.crash()
 	default:
 		w.ledger.counts.Disconnected++
 		c.link.SetUp(false)
@@ -552,7 +554,7 @@ func TestSimulation(t *testing.T) {
 	sum.want(t, "Connected", sum.Connected, "Rekeyed", sum.Rekeyed, "Childs", sum.Childs, "Closed", sum.Closed,
 		"Delivered", sum.Delivered, "Native", sum.Native, "Fragments", sum.Fragments, "Cookies", sum.Cookies,
 		"OtherGroup", sum.OtherGroup, "Repeated", sum.Repeated, "Injected", sum.Injected,
-		"ForeignInits", sum.ForeignInits, "Disconnected", sum.Disconnected)
+		"ForeignInits", sum.ForeignInits, "Disconnected", sum.Disconnected, "Crashes", sum.Crashes)
 }
 
 // TestHandshakesInBadNetworks connects and disconnects, with nothing in between,

@@ -62,6 +62,8 @@ type simNode struct {
 	data    *simDataPath
 	random  io.Reader
 	server  bool
+	cfg     Config
+	starts  int // how often the machine has been started
 	// injected is set while a datagram of the attacker is handed in.
 	injected bool
 
@@ -144,15 +146,39 @@ func (w *simWorld) attach(name string, addr netip.Addr, link simnet.LinkConfig, 
 	cfg.NewSessionID = func() SessionID { n.sessions++; return n.sessions }
 	cfg.NewChildID = func() esp.ChildID { n.children++; return n.children }
 	cfg.NewESPSPI = n.newSPI
-	cfg.LastInbound = n.data.lastInbound
+	cfg.LastInbound = func(id SessionID) time.Time { return n.data.lastInbound(id) }
 	cfg.Log = slog.New(slog.DiscardHandler)
 	cfg.Shards = engines
-	for i := range engines {
-		cfg.Shard = i
-		cfg.Rand = w.net.Reader(fmt.Sprintf("%s/%d", name, i))
-		n.engines = append(n.engines, NewEngine(cfg))
-	}
+	n.cfg = cfg
+	n.start()
 	return n
+}
+
+// start makes the engines of a machine.
+func (n *simNode) start() {
+	n.starts++
+	n.engines = nil
+	for i := range n.cfg.Shards {
+		n.cfg.Shard = i
+		n.cfg.Rand = n.w.net.Reader(fmt.Sprintf("%s/%d/%d", n.name, n.starts, i))
+		n.engines = append(n.engines, NewEngine(n.cfg))
+	}
+}
+
+// crash lets a machine lose all that it does not keep on disk, and start again.
+func (n *simNode) crash() {
+	n.w.note("%s crashes", n.name)
+	n.w.ledger.counts.Crashes++
+	for _, spii := range n.original {
+		if conn := n.w.conns[spii]; conn != nil {
+			conn.doomed = true
+		}
+	}
+	clear(n.owner)
+	clear(n.original)
+	clear(n.who)
+	n.data.reset()
+	n.start()
 }
 
 func (n *simNode) newSPI() uint32 {
@@ -225,6 +251,9 @@ func (n *simNode) Tick(now time.Time) {
 
 // settle carries out the actions of an engine.
 func (n *simNode) settle(e *Engine) {
+	if !slices.Contains(n.engines, e) {
+		return // of before a crash
+	}
 	for {
 		actions := slices.Clone(e.Actions())
 		if len(actions) == 0 {
