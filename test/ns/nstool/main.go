@@ -24,6 +24,7 @@ var commands = map[string]struct {
 	"probe":    {"DST [SRC]: a UDP echo each 10 ms; prints sent, lost and the longest gap in ms", probe},
 	"stream":   {"DST [SRC]: one TCP connection, a record each 50 ms; prints ok or broken", stream},
 	"fetch":    {"URL: download it; prints octets, seconds and Mbit/s", fetch},
+	"source":   {"DST: the address that DST sees us with", source},
 	"hold":     {"SRC DST [DEVICE]...: sockets that keep sending from an inner address, whatever happens", hold},
 	"watch":    {"DEVICE [clear=PREFIX] [to=PREFIX]...: count frames, inner packets in clear, packets to a prefix", watch},
 	"record":   {"DEVICE FILE: keep the IP packets of UDP 500 and 4500 and of ESP", record},

@@ -65,8 +65,13 @@ func echoTCP(l *net.TCPListener) {
 	}
 }
 
-// serveFile sends as many octets as ?size= asks for.
+// serveFile sends as many octets as ?size= asks for; /source tells who asks.
 func serveFile(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/source" {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprint(w, host)
+		return
+	}
 	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
 	if err != nil || size < 0 {
 		http.Error(w, "size is missing", http.StatusBadRequest)
@@ -245,5 +250,25 @@ func fetch(ctx context.Context, args []string) error {
 	if err == nil && n != response.ContentLength {
 		err = fmt.Errorf("%d of %d octets came", n, response.ContentLength)
 	}
+	return err
+}
+
+// source asks a server which address it sees.
+func source(ctx context.Context, args []string) error {
+	dst, _, err := endpoints(args)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/source", netip.AddrPortFrom(dst, filePort)), nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 100))
+	fmt.Println(string(text))
 	return err
 }
