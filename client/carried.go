@@ -31,9 +31,9 @@ func carriedBy(info ike.SessionInfo) []netip.Prefix {
 }
 
 // networkFor is what the machine should look like for a session.
-func networkFor(p *profile.Profile, info ike.SessionInfo, device string, gateways []netip.Addr) Network {
+func networkFor(p *profile.Profile, info ike.SessionInfo, device string, ports []uint16) Network {
 	n := Network{
-		Interface: device, Addresses: info.Config.Addresses, Carried: carriedBy(info), Gateways: gateways,
+		Interface: device, Addresses: info.Config.Addresses, Carried: carriedBy(info), Ports: ports, NativeESP: p.Tunnel.NativeESP,
 		LAN: p.Tunnel.LAN == profile.LANPrivate,
 	}
 	n.Networks = p.Tunnel.Routes.Networks()

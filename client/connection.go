@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -218,19 +217,19 @@ func (c *connection) attempt(ctx context.Context, first bool) error {
 		connecting, cancel = context.WithTimeoutCause(ctx, c.timeout, errTooLong)
 		defer cancel()
 	}
-	info, gateways, err := c.connect(connecting)
+	info, err := c.connect(connecting)
 	if err != nil {
 		return c.explainTimeout(connecting, err)
 	}
 	up := time.Now()
-	if err := c.apply(ctx, info, gateways); err != nil {
+	if err := c.apply(ctx, info); err != nil {
 		c.end(info.ID, reason.RouteFailed)
 		return err
 	}
 	c.set(func(l *live) { l.state, l.step, l.problem = Connected, "", nil })
 	c.log.Info("connected", "profile", c.profile.Name, "gateway", info.Peer.String(), "path", info.Path.Pair.String(),
 		"addresses", info.Config.Addresses, "algorithms", info.Algorithms.String(), "took", up.Sub(info.Started).Round(time.Millisecond).String())
-	err = c.hold(ctx, info.ID, gateways)
+	err = c.hold(ctx, info.ID)
 	if time.Since(up) >= steadyAfter {
 		c.backoff.reset()
 	}
@@ -253,9 +252,9 @@ func (c *connection) explainTimeout(connecting context.Context, err error) error
 }
 
 // apply makes the machine use the session.
-func (c *connection) apply(ctx context.Context, info ike.SessionInfo, gateways []netip.Addr) error {
+func (c *connection) apply(ctx context.Context, info ike.SessionInfo) error {
 	device, _ := c.stack.Device()
-	n := networkFor(c.profile, info, device, gateways)
+	n := networkFor(c.profile, info, device, c.stack.Ports())
 	c.applied = true // also if only half of it succeeds: there is something to clear
 	if err := c.machine.Apply(ctx, n); err != nil {
 		return &failure{code: reason.RouteFailed, detail: err.Error()}
@@ -268,13 +267,13 @@ func (c *connection) apply(ctx context.Context, info ike.SessionInfo, gateways [
 }
 
 // hold keeps a session until it ends, and says why it did.
-func (c *connection) hold(ctx context.Context, id ike.SessionID, gateways []netip.Addr) error {
+func (c *connection) hold(ctx context.Context, id ike.SessionID) error {
 	ticker := time.NewTicker(upkeep)
 	defer ticker.Stop()
 	for {
 		select {
 		case a := <-c.stack.Events():
-			if err := c.sessionEvent(ctx, id, gateways, a); err != nil {
+			if err := c.sessionEvent(ctx, id, a); err != nil {
 				return err
 			}
 		case <-ticker.C:
@@ -294,7 +293,7 @@ func (c *connection) hold(ctx context.Context, id ike.SessionID, gateways []neti
 }
 
 // sessionEvent handles what the engine tells of the session; an error is its end.
-func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, gateways []netip.Addr, a ike.Action) error {
+func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, a ike.Action) error {
 	switch a := a.(type) {
 	case ike.Closed:
 		if a.Session == id {
@@ -306,7 +305,7 @@ func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, gateway
 		}
 	case ike.Rekeyed:
 		if a.Session == id {
-			c.rekeyed(ctx, id, gateways, a)
+			c.rekeyed(ctx, id, a)
 		}
 	case ike.ChildDown:
 		if info, ok := c.stack.Session(ctx, id); a.Session == id && ok && len(info.Children) == 0 {
@@ -318,7 +317,7 @@ func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, gateway
 }
 
 // rekeyed follows a renewal, which may have narrowed the selectors.
-func (c *connection) rekeyed(ctx context.Context, id ike.SessionID, gateways []netip.Addr, a ike.Rekeyed) {
+func (c *connection) rekeyed(ctx context.Context, id ike.SessionID, a ike.Rekeyed) {
 	c.log.Info("keys renewed", "profile", c.profile.Name, "ike", a.IKE)
 	info, ok := c.stack.Session(ctx, id)
 	if !ok || len(info.Children) == 0 {
@@ -332,7 +331,7 @@ func (c *connection) rekeyed(ctx context.Context, id ike.SessionID, gateways []n
 		c.changed()
 		return
 	}
-	if err := c.apply(ctx, info, gateways); err != nil {
+	if err := c.apply(ctx, info); err != nil {
 		c.log.Error("routes not adapted to the renewed Child SA", "error", err)
 	}
 }

@@ -86,6 +86,7 @@ func (s *fakeStack) Stats(ike.SessionID) (esp.Stats, error) {
 func (s *fakeStack) Events() <-chan ike.Action { return s.events }
 func (s *fakeStack) Failed() <-chan struct{}   { return s.failed }
 func (s *fakeStack) Device() (string, int)     { return "wf0", 1380 }
+func (s *fakeStack) Ports() []uint16           { return []uint16{500, 4500} }
 func (s *fakeStack) Shutdown()                 { s.world.note("shutdown") }
 
 func (s *fakeStack) Err() error {
@@ -440,8 +441,8 @@ func TestNextAddress(t *testing.T) {
 		if got := w.happened(); got != "stack, initiate 192.0.2.7, abort no-answer, initiate 2001:db8::7, apply" {
 			t.Errorf("happened: %s", got)
 		}
-		if g := w.networks[0].Gateways; len(g) != 3 {
-			t.Errorf("gateways for the routes: %v", g)
+		if p := w.networks[0].Ports; len(p) != 2 {
+			t.Errorf("ports for the routes: %v", p)
 		}
 		c.stop()
 	})

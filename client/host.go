@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -21,7 +22,9 @@ type Network struct {
 	Addresses []netip.Addr
 	// Networks belong into the tunnel, Carried is what the gateway agreed to.
 	Networks, Carried []netip.Prefix
-	Gateways          []netip.Addr
+	// Ports are our own UDP ports; NativeESP says that we use IP protocol 50 too.
+	Ports     []uint16
+	NativeESP bool
 	// LAN leaves attached private networks reachable beside a full tunnel.
 	LAN bool
 	// DNS are the name servers to use; none leaves the machine's own.
@@ -59,8 +62,8 @@ type host struct {
 
 	mu      sync.Mutex
 	last    *Network
-	former  []netip.Addr // addresses of before that are still guarded
-	guarded guardState
+	former  []netip.Addr   // addresses of before that are still guarded
+	guarded guard.Settings // what netfilter was told last
 }
 
 // NewMachine returns the settings of this machine, in this network namespace.
@@ -97,7 +100,7 @@ func (h *host) Apply(ctx context.Context, n Network) error {
 }
 
 func (h *host) applyRoutes(n Network) error {
-	if err := h.setGuard(n.Interface, append(slices.Clone(n.Addresses), h.former...)); err != nil {
+	if err := h.setGuard(guard.Settings{Interface: n.Interface, Addresses: slices.Concat(n.Addresses, h.former), Ports: n.Ports, Mark: Mark}); err != nil {
 		return err
 	}
 	var attached []netip.Prefix
@@ -109,7 +112,7 @@ func (h *host) applyRoutes(n Network) error {
 	}
 	return h.kernel.Apply(route.Build(route.Settings{
 		Interface: n.Interface, Addresses: n.Addresses, Networks: n.Networks, Carried: n.Carried,
-		Attached: attached, Gateways: n.Gateways, Mark: Mark, Guarded: h.former,
+		Attached: attached, Ports: n.Ports, NativeESP: n.NativeESP, Mark: Mark, Guarded: h.former,
 	}))
 }
 
@@ -128,17 +131,16 @@ func (h *host) stillFormer(former, current []netip.Addr, iface string) []netip.A
 
 // setGuard sets the netfilter part of the guard, if it is not there as wanted. A
 // kernel without netfilter has the routing rules all the same.
-func (h *host) setGuard(iface string, addrs []netip.Addr) error {
+func (h *host) setGuard(want guard.Settings) error {
 	if !h.netfilter {
 		return nil
 	}
-	want := guardState{iface, addrs}
-	if h.guarded.equal(want) {
+	if reflect.DeepEqual(h.guarded, want) {
 		if present, err := guard.Present(); err == nil && present {
 			return nil
 		}
 	}
-	err := guard.Set(iface, addrs)
+	err := guard.Set(want)
 	if errors.Is(err, guard.ErrUnsupported) {
 		h.log.Warn("no netfilter in this kernel: inner addresses are guarded by routing rules alone, which programs that bind to an interface can pass by", "error", err)
 		h.netfilter = false
@@ -148,16 +150,6 @@ func (h *host) setGuard(iface string, addrs []netip.Addr) error {
 		h.guarded = want
 	}
 	return err
-}
-
-// guardState is what the netfilter guard was set to.
-type guardState struct {
-	iface string
-	addrs []netip.Addr
-}
-
-func (g guardState) equal(o guardState) bool {
-	return g.iface == o.iface && slices.Equal(g.addrs, o.addrs)
 }
 
 // Maintain follows the networks that the machine is attached to, and keeps the name
@@ -210,9 +202,9 @@ func (h *host) stillUsed(addrs []netip.Addr) []netip.Addr {
 
 func (h *host) clearGuard() error {
 	if len(h.former) > 0 {
-		return h.setGuard("", h.former)
+		return h.setGuard(guard.Settings{Addresses: h.former})
 	}
-	h.guarded = guardState{}
+	h.guarded = guard.Settings{}
 	return guard.Remove()
 }
 

@@ -74,7 +74,7 @@ func network(addresses ...string) Network {
 	n := Network{
 		Interface: "wf0", LAN: true, Full: true,
 		Networks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-		Gateways: []netip.Addr{netip.MustParseAddr("198.51.100.1")},
+		Ports:    []uint16{500, 4500},
 		DNS:      []netip.Addr{netip.MustParseAddr("10.20.0.2")},
 	}
 	n.Carried = n.Networks

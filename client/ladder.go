@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
@@ -12,30 +11,27 @@ import (
 )
 
 // connect finds the gateway and makes a session with it.
-func (c *connection) connect(ctx context.Context) (info ike.SessionInfo, gateways []netip.Addr, err error) {
+func (c *connection) connect(ctx context.Context) (info ike.SessionInfo, err error) {
 	if err := c.ensureStack(); err != nil {
-		return info, nil, err
+		return info, err
 	}
 	c.step("looking for %s", c.profile.Server[0])
 	candidates, err := c.resolver.candidates(ctx, c.profile.Server, c.applied)
 	if err != nil {
-		return info, nil, err
-	}
-	for _, cand := range candidates {
-		gateways = append(gateways, cand.addr)
+		return info, err
 	}
 	for i, cand := range candidates {
 		var perr error
 		info, perr = c.try(ctx, cand, i < len(candidates)-1)
 		if perr == nil {
-			return info, gateways, nil
+			return info, nil
 		}
 		err = worse(err, perr)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return info, nil, err
+	return info, err
 }
 
 // worse picks the error to report after several addresses: an answer says more than

@@ -46,6 +46,8 @@ type Stack interface {
 	Err() error
 	// Device returns name and MTU of the TUN device.
 	Device() (name string, mtu int)
+	// Ports returns the local UDP ports.
+	Ports() []uint16
 	// Shutdown ends everything; the device disappears.
 	Shutdown()
 }
@@ -260,6 +262,10 @@ func (s *stack) Stats(id ike.SessionID) (esp.Stats, error) { return s.path.Query
 func (s *stack) Events() <-chan ike.Action                 { return s.events }
 func (s *stack) Failed() <-chan struct{}                   { return s.failed }
 func (s *stack) Device() (string, int)                     { return s.name, s.path.MTU() }
+
+func (s *stack) Ports() []uint16 {
+	return []uint16{s.transport.LocalPort(transport.IKE), s.transport.LocalPort(transport.NATT)}
+}
 
 func (s *stack) Err() error {
 	select {

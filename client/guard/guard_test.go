@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -68,7 +70,7 @@ func laptop(t *testing.T) *route.Kernel {
 // connect brings the tunnel up as the daemon does: guard first.
 func connect(t *testing.T, k *route.Kernel) {
 	t.Helper()
-	if err := Set("wf0", []netip.Addr{inner4, inner6}); err != nil {
+	if err := Set(Settings{Interface: "wf0", Addresses: []netip.Addr{inner4, inner6}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.Apply(route.Build(route.Settings{
@@ -251,7 +253,7 @@ func TestNothingInClear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(Set("", still), k.Clear(still)); err != nil {
+	if err := errors.Join(Set(Settings{Addresses: still}), k.Clear(still)); err != nil {
 		t.Fatal(err)
 	}
 	p.use()
@@ -280,7 +282,7 @@ func TestTheDanger(t *testing.T) {
 func TestTable(t *testing.T) {
 	laptop(t)
 	wire := newTap(t)
-	if err := Set("wf0", []netip.Addr{inner4, inner6}); err != nil {
+	if err := Set(Settings{Interface: "wf0", Addresses: []netip.Addr{inner4, inner6}}); err != nil {
 		t.Fatal(err)
 	}
 	nstest.Address(t, "wf0", "fd00:30::1/128")
@@ -289,7 +291,7 @@ func TestTable(t *testing.T) {
 	p.use()
 	wire.clean(t, "netfilter alone")
 	for range 2 { // replacing it leaves one of each rule
-		if err := Set("wf0", []netip.Addr{inner6}); err != nil {
+		if err := Set(Settings{Interface: "wf0", Addresses: []netip.Addr{inner6}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -309,6 +311,97 @@ func TestTable(t *testing.T) {
 	}
 	if present, err := Present(); err != nil || present {
 		t.Errorf("present: %v %v", present, err)
+	}
+}
+
+// TestFirewallReversePath: a firewall that drops what would not go back the way it came
+// (this is firewalld's rule) does not drop the gateway's packets while everything is
+// behind the tunnel.
+func TestFirewallReversePath(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("SKIPPED: nft is not installed; firewalls with reverse path filters were not tested")
+	}
+	k := laptop(t)
+	rules := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(rules, []byte("table inet fw { chain c { type filter hook prerouting priority -290; meta nfproto ipv6 fib saddr . mark . iif oif missing drop; }; }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "nft -f "+rules)
+	t.Cleanup(func() { _ = exec.Command("nft", "delete table inet fw").Run() })
+	const port = 4500
+	if err := k.Apply(route.Build(route.Settings{
+		Interface: "wf0", Addresses: []netip.Addr{inner4, inner6}, Mark: mark, Ports: []uint16{port},
+		Networks: []netip.Prefix{netip.MustParsePrefix("::/0")}, Carried: []netip.Prefix{netip.MustParsePrefix("::/0")},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if err := Set(Settings{Interface: "wf0", Addresses: []netip.Addr{inner6}, Ports: []uint16{port}, Mark: mark}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.ParseIP("2001:db8:1::2"), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fromWire(t, netip.MustParseAddrPort("[2001:db8:7::7]:4500"), netip.MustParseAddrPort("[2001:db8:1::2]:4500"))
+	if err := l.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil { // to fail, not to hang
+		t.Fatal(err)
+	}
+	if _, from, err := l.ReadFromUDPAddrPort(make([]byte, 100)); err != nil || from.Addr().String() != "2001:db8:7::7" {
+		t.Errorf("received from %v, %v", from, err)
+	}
+	// Without the mark it is dropped: the firewall does filter.
+	if err := Set(Settings{Interface: "wf0", Addresses: []netip.Addr{inner6}}); err != nil {
+		t.Fatal(err)
+	}
+	fromWire(t, netip.MustParseAddrPort("[2001:db8:7::7]:4500"), netip.MustParseAddrPort("[2001:db8:1::2]:4500"))
+	if err := l.SetReadDeadline(time.Unix(1, 0)); err != nil { // what is there, is there by now
+		t.Fatal(err)
+	}
+	if n, _, err := l.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+		t.Errorf("the firewall let %d octets pass without the mark", n)
+	}
+}
+
+// fromWire puts an IPv6 UDP packet without payload on the wire, towards the laptop.
+func fromWire(t *testing.T, from, to netip.AddrPort) {
+	t.Helper()
+	const headers = 48
+	b := make([]byte, headers)
+	b[0], b[5], b[6], b[7] = 0x60, 8, unix.IPPROTO_UDP, 64
+	copy(b[8:], from.Addr().AsSlice())
+	copy(b[24:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(b[40:], from.Port())
+	binary.BigEndian.PutUint16(b[42:], to.Port())
+	b[45] = 8
+	// The checksum covers the addresses, the length, the protocol and the UDP header
+	// (RFC 8200 §8.1).
+	sum := uint32(8 + unix.IPPROTO_UDP)
+	for i := 8; i < headers; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(b[46:], ^uint16(sum))
+	near, err := netlink.LinkByName("wire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := netlink.LinkByName("up0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const ipv6 = 0xdd86 // ETH_P_IPV6 in network order
+	target := &unix.SockaddrLinklayer{Protocol: ipv6, Ifindex: near.Attrs().Index, Halen: 6}
+	copy(target.Addr[:], far.Attrs().HardwareAddr)
+	if err := unix.Sendto(fd, b, 0, target); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,13 +20,34 @@ const tableName = "wayfarer_client"
 // package route are in force nevertheless.
 var ErrUnsupported = errors.New("this kernel has no nf_tables")
 
-// priority of the chain: before source NAT (100), which would hide inner addresses.
-const priority = nftables.ChainPriority(-1)
+// Priorities of the chains: before source NAT (100), which would hide inner
+// addresses; before everything that may look at marks, connection tracking (-200) and
+// the filters of firewalls (-300 and up) among it.
+const (
+	priorityOut = nftables.ChainPriority(-1)
+	priorityIn  = nftables.ChainPriority(-310)
+)
 
-// Set drops packets from the addresses on every interface but the named one and
-// loopback. It replaces what was set before, in one transaction, and may be called
-// any number of times.
-func Set(iface string, addrs []netip.Addr) error {
+func addChain(c *nftables.Conn, table *nftables.Table, name string, hook *nftables.ChainHook, at nftables.ChainPriority) *nftables.Chain {
+	return c.AddChain(&nftables.Chain{Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &at})
+}
+
+// Settings say what netfilter is to do.
+type Settings struct {
+	// Interface is the tunnel's, the only one besides loopback that packets from
+	// Addresses may leave by.
+	Interface string
+	Addresses []netip.Addr
+	// Ports are our own UDP ports. What comes in for them gets Mark, so that the
+	// reverse path filters of firewalls find the way that our answers take, and not
+	// the tunnel (firewalld drops IPv6 otherwise).
+	Ports []uint16
+	Mark  uint32
+}
+
+// Set makes netfilter do what s says. It replaces what was set before, in one
+// transaction, and may be called any number of times.
+func Set(s Settings) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open the netfilter socket: %w", err)
@@ -35,18 +57,20 @@ func Set(iface string, addrs []netip.Addr) error {
 	c.AddTable(table)
 	c.DelTable(table)
 	c.AddTable(table)
-	at := priority
-	chain := c.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPostrouting, Priority: &at,
-	})
-	for _, name := range []string{"lo", iface} {
+	out := addChain(c, table, "postrouting", nftables.ChainHookPostrouting, priorityOut)
+	for _, name := range []string{"lo", s.Interface} {
 		if name != "" {
-			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: leavesBy(name)})
+			c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: leavesBy(name)})
 		}
 	}
-	for _, a := range addrs {
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: comesFrom(a)})
+	for _, a := range s.Addresses {
+		c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: comesFrom(a)})
+	}
+	if len(s.Ports) > 0 {
+		in := addChain(c, table, "prerouting", nftables.ChainHookPrerouting, priorityIn)
+		for _, port := range s.Ports {
+			c.AddRule(&nftables.Rule{Table: table, Chain: in, Exprs: markFor(port, s.Mark)})
+		}
 	}
 	if err := c.Flush(); err != nil {
 		return explain("guard the inner addresses with netfilter", err)
@@ -123,5 +147,18 @@ func comesFrom(a netip.Addr) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b},
 		&expr.Counter{},
 		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
+
+// markFor marks UDP packets to a port.
+func markFor(port uint16, mark uint32) []expr.Any {
+	const destination = 2 // offset of the destination port (RFC 768)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: destination, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
+		&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, mark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	}
 }

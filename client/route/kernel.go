@@ -395,8 +395,8 @@ func rawRule(r Rule) *netlink.Rule {
 	if r.To.IsValid() {
 		raw.Dst = ipNet(r.To)
 	}
-	if r.Port != 0 {
-		raw.Dport = netlink.NewRulePortRange(r.Port, r.Port)
+	if r.FromPort != 0 {
+		raw.Sport = netlink.NewRulePortRange(r.FromPort, r.FromPort)
 	}
 	if r.NotMark != 0 {
 		mask := uint32(math.MaxUint32)
@@ -426,8 +426,8 @@ func ruleOf(raw netlink.Rule) Rule {
 	if raw.Table > 0 && raw.Goto <= 0 {
 		r.Table = raw.Table
 	}
-	if raw.Dport != nil {
-		r.Port = raw.Dport.Start
+	if raw.Sport != nil {
+		r.FromPort = raw.Sport.Start
 	}
 	if raw.Invert {
 		r.NotMark = raw.Mark

@@ -99,7 +99,7 @@ func TestFullTunnel(t *testing.T) {
 	}
 	s := Settings{
 		Interface: "wf0", Addresses: addrs("10.30.0.1", "fd00:30::1"), Networks: nets("0.0.0.0/0", "::/0"),
-		Carried: nets("0.0.0.0/0", "::/0"), Attached: attached, Gateways: addrs("198.51.100.1"), Mark: mark,
+		Carried: nets("0.0.0.0/0", "::/0"), Attached: attached, Ports: []uint16{500, 4500}, Mark: mark,
 	}
 	up := []question{
 		{"8.8.8.8", "", false, "wf0"}, {"2001:4860::1", "", false, "wf0"},
@@ -197,7 +197,7 @@ func TestStrictReversePath(t *testing.T) {
 	t.Cleanup(func() { _ = os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0) })
 	s := Settings{
 		Interface: "wf0", Addresses: addrs("10.30.0.1"), Networks: nets("0.0.0.0/0"), Carried: nets("0.0.0.0/0"),
-		Attached: nets("192.168.9.0/24"), Gateways: addrs("198.51.100.1"), Mark: mark,
+		Attached: nets("192.168.9.0/24"), Ports: []uint16{500, 40000}, Mark: mark,
 	}
 	if err := k.Apply(Build(s)); err != nil {
 		t.Fatal(err)
@@ -210,13 +210,24 @@ func TestStrictReversePath(t *testing.T) {
 	if err := l.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil { // to fail, not to hang
 		t.Fatal(err)
 	}
-	// From a stranger first: if it came in, it would be read first.
-	sendUDP(t, "vb", "va", netip.MustParseAddrPort("198.51.100.99:4500"), netip.MustParseAddrPort("192.168.9.2:40000"))
+	other, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(192, 168, 9, 2), Port: 40001})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	// To another port first: the filter is on, and drops it.
+	sendUDP(t, "vb", "va", netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("192.168.9.2:40001"))
 	sendUDP(t, "vb", "va", netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("192.168.9.2:40000"))
 	buf := make([]byte, 100)
 	_, from, err := l.ReadFromUDPAddrPort(buf)
 	if err != nil || from.Addr() != netip.MustParseAddr("198.51.100.1") {
 		t.Errorf("received from %v, %v", from, err)
+	}
+	if err := other.SetReadDeadline(time.Unix(1, 0)); err != nil { // what is there, is there by now
+		t.Fatal(err)
+	}
+	if n, _, err := other.ReadFromUDPAddrPort(buf); err == nil {
+		t.Errorf("reverse path filtering is off: received %d octets on another port", n)
 	}
 }
 
@@ -283,7 +294,7 @@ func TestWithoutIPv6(t *testing.T) {
 	for range 2 {
 		if err := k.Apply(Build(Settings{
 			Interface: "wf0", Addresses: addrs("10.30.0.1", "fd00:30::1"), Networks: nets("0.0.0.0/0", "::/0"),
-			Carried: nets("0.0.0.0/0", "::/0"), Gateways: addrs("198.51.100.1", "2001:db8::1"), Mark: mark,
+			Carried: nets("0.0.0.0/0", "::/0"), Ports: []uint16{500, 4500}, NativeESP: true, Mark: mark,
 		})); err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@
 //
 //	from INNER                            lookup TunnelTable
 //	from INNER                            lookup GuardTable
-//	to GATEWAY, UDP 500 or 4500, ESP      go to the end of this list
+//	UDP from our own ports, ESP           go to the end of this list
 //	to LAN (full tunnel only)             lookup main, without its default route
 //	everything not marked as our own      lookup TunnelTable
 //	(end)
@@ -27,11 +27,13 @@
 //     does not carry: IPv6 does not leak out of an IPv4-only full tunnel.
 //   - Our own packets carry a mark and pass by all this, to whatever rules and
 //     tables the machine has for its uplinks.
-//   - The rule for the gateway is for what comes in: with strict reverse path
+//   - The rules for our own ports are for what comes in: with strict reverse path
 //     filtering (rp_filter = 1) the kernel asks for the way back to the gateway
-//     without our mark, and would find the tunnel. Setting src_valid_mark does not
-//     help, the mark of a received packet is zero; changing rp_filter would mean
-//     changing the machine's protection, and restoring it after a crash.
+//     without our mark, and would find the tunnel. It does so with the packet's
+//     ports swapped, and nobody else can send from ports that we hold. Setting
+//     src_valid_mark does not help, the mark of a received packet is zero; changing
+//     rp_filter would mean changing the machine's protection, and restoring it after
+//     a crash. (Package guard does the same for filters in netfilter.)
 //   - A full tunnel leaves the local network reachable by its attached prefixes
 //     only, if they are private, and never by other routes of the main table: a
 //     DHCP server can push routes (option 121) or absurdly wide prefixes to divert
@@ -59,18 +61,15 @@ const (
 
 	// The rules' priorities. They come right after "local" (0), so that rules of
 	// other software cannot take traffic away from the tunnel.
-	prioInner   = 70
-	prioGuard   = 71
-	prioGateway = 72
-	prioLAN     = 73
-	prioTunnel  = 74
-	prioEnd     = 79
+	prioInner  = 70
+	prioGuard  = 71
+	prioOwn    = 72
+	prioLAN    = 73
+	prioTunnel = 74
+	prioEnd    = 79
 
 	metricTunnel      = 100
 	metricUnreachable = 10000
-
-	portIKE  = 500
-	portNATT = 4500
 )
 
 // Settings say what is wanted.
@@ -85,8 +84,9 @@ type Settings struct {
 	// Attached are the prefixes of the local networks. The private ones stay
 	// reachable beside a full tunnel.
 	Attached []netip.Prefix
-	// Gateways are the addresses of the gateway, for strict reverse path filtering.
-	Gateways []netip.Addr
+	// Ports are our own UDP ports; NativeESP says that we use IP protocol 50 too.
+	Ports     []uint16
+	NativeESP bool
 	// Mark is on our own packets.
 	Mark uint32
 	// Guarded are inner addresses of before that sockets still use.
@@ -99,7 +99,7 @@ type Rule struct {
 	Priority int
 	From, To netip.Prefix
 	Protocol int    // of IP
-	Port     uint16 // destination
+	FromPort uint16 // source port
 	NotMark  uint32 // matches what does not carry this mark
 	Table    int    // zero: see Goto
 	Specific bool   // ignore default routes in Table
@@ -176,7 +176,7 @@ func (p *Plan) family(s Settings, family int, all netip.Prefix) {
 		return
 	}
 	p.tunnelRoutes(networks, prefixesOfFamily(s.Carried, family), addresses)
-	p.gatewayRules(family, ofFamily(s.Gateways, family))
+	p.ownRules(family, s)
 	for _, lan := range reachableLANs(networks, prefixesOfFamily(s.Attached, family), family) {
 		p.rule(Rule{Family: family, Priority: prioLAN, To: lan, Table: unix.RT_TABLE_MAIN, Specific: true})
 	}
@@ -200,15 +200,15 @@ func (p *Plan) tunnelRoutes(networks, carried []netip.Prefix, addresses []netip.
 	}
 }
 
-// gatewayRules lets packets of and to the gateway pass by, see the package comment.
-func (p *Plan) gatewayRules(family int, gateways []netip.Addr) {
-	for _, g := range gateways {
-		for _, port := range []uint16{portIKE, portNATT} {
-			p.rule(Rule{Family: family, Priority: prioGateway, To: single(g), Protocol: unix.IPPROTO_UDP, Port: port, Goto: prioEnd})
-		}
-		p.rule(Rule{Family: family, Priority: prioGateway, To: single(g), Protocol: unix.IPPROTO_ESP, Goto: prioEnd})
+// ownRules let our own packets pass by, see the package comment.
+func (p *Plan) ownRules(family int, s Settings) {
+	for _, port := range s.Ports {
+		p.rule(Rule{Family: family, Priority: prioOwn, Protocol: unix.IPPROTO_UDP, FromPort: port, Goto: prioEnd})
 	}
-	if len(gateways) > 0 {
+	if s.NativeESP {
+		p.rule(Rule{Family: family, Priority: prioOwn, Protocol: unix.IPPROTO_ESP, Goto: prioEnd})
+	}
+	if len(s.Ports) > 0 || s.NativeESP {
 		p.rule(Rule{Family: family, Priority: prioEnd})
 	}
 }
@@ -257,7 +257,7 @@ func compareRules(a, b Rule) int {
 	return cmp.Or(
 		cmp.Compare(a.Family, b.Family), cmp.Compare(a.Priority, b.Priority),
 		comparePrefixes(a.From, b.From), comparePrefixes(a.To, b.To),
-		cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.FromPort, b.FromPort),
 		cmp.Compare(a.Table, b.Table),
 	)
 }

@@ -40,7 +40,7 @@ func describe(p Plan) string {
 			fmt.Fprintf(&b, " to %s", r.To)
 		}
 		if r.Protocol != 0 {
-			fmt.Fprintf(&b, " proto %d port %d", r.Protocol, r.Port)
+			fmt.Fprintf(&b, " proto %d port %d", r.Protocol, r.FromPort)
 		}
 		switch {
 		case r.Goto != 0:
@@ -93,20 +93,24 @@ guard: blackhole ::/0
 		{"full, IPv4 only: IPv6 must not leak", Settings{
 			Addresses: addrs("10.30.0.1"), Networks: nets("0.0.0.0/0", "::/0"), Carried: nets("0.0.0.0/0", "::/0"),
 			Attached: nets("192.168.1.0/24", "203.0.113.0/24", "0.0.0.0/1", "fd12::/64", "2001:db8::/64", "fe80::/64"),
-			Gateways: addrs("198.51.100.1"), Mark: 7,
+			Ports:    []uint16{500, 4500}, NativeESP: true, Mark: 7,
 		}, `
 70: from 10.30.0.1/32 lookup tunnel v4
 71: from 10.30.0.1/32 lookup guard v4
-72: to 198.51.100.1/32 proto 17 port 500 goto 79 v4
-72: to 198.51.100.1/32 proto 17 port 4500 goto 79 v4
-72: to 198.51.100.1/32 proto 50 port 0 goto 79 v4
+72: proto 17 port 500 goto 79 v4
+72: proto 17 port 4500 goto 79 v4
+72: proto 50 port 0 goto 79 v4
 73: to 192.168.1.0/24 lookup main specific v4
 74: not 0x7 lookup tunnel v4
 79: nop v4
+72: proto 17 port 500 goto 79 v6
+72: proto 17 port 4500 goto 79 v6
+72: proto 50 port 0 goto 79 v6
 73: to fd12::/64 lookup main specific v6
 73: to fe80::/10 lookup main specific v6
 73: to fe80::/64 lookup main specific v6
 74: not 0x7 lookup tunnel v6
+79: nop v6
 tunnel: via 0.0.0.0/0 src 10.30.0.1
 tunnel: unreachable 0.0.0.0/0
 tunnel: unreachable ::/0
@@ -176,7 +180,7 @@ func TestPrefixes(t *testing.T) {
 func TestRawRule(t *testing.T) {
 	p := Build(Settings{
 		Addresses: addrs("10.30.0.1", "fd00:30::1"), Networks: nets("0.0.0.0/0", "::/0"), Carried: nets("0.0.0.0/0"),
-		Attached: nets("192.168.0.0/24"), Gateways: addrs("192.0.2.1", "2001:db8::1"), Mark: 7,
+		Attached: nets("192.168.0.0/24"), Ports: []uint16{40000}, NativeESP: true, Mark: 7,
 	})
 	for _, r := range p.Rules {
 		if got := ruleOf(*rawRule(r)); got != r {
