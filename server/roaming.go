@@ -54,8 +54,9 @@ func (s *Server) responder(next *Settings, shards int) *ike.ResponderConfig {
 // a client that was told of them would try them.
 func (s *Server) reachable(device string) netmon.Config {
 	return netmon.Config{
-		Log:    s.log,
-		Ignore: func(name string) bool { return name == device },
+		Log:     s.log,
+		Outside: true,
+		Ignore:  func(name string) bool { return name == device },
 		Exclude: func(a netip.Addr) bool {
 			c := s.settings.Load().Config
 			if len(c.Listen.Addresses) > 0 && !slices.Contains(c.Listen.Addresses, a) {

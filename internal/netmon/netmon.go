@@ -40,7 +40,11 @@ type Config struct {
 	// NeedRoute leaves out interfaces without a default route of the address's
 	// family. Laptops want that: what leads nowhere is no uplink. Gateways do not.
 	NeedRoute bool
-	Log       *slog.Logger
+	// Outside leaves out private addresses of interfaces without a default route while
+	// another interface has one of the same family. Gateways want that: such an
+	// interface leads to the network behind them, and nobody reaches them there.
+	Outside bool
+	Log     *slog.Logger
 }
 
 // Addresses reads the addresses of this machine that count, the most preferred first:
@@ -50,9 +54,16 @@ func Addresses(cfg Config) ([]locator.Local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
-	metrics, err := defaultMetrics()
+	metrics, err := defaultMetrics(unix.RT_TABLE_MAIN)
 	if err != nil {
 		return nil, err
+	}
+	var outside map[metricKey]int
+	if cfg.Outside {
+		// Machines with several uplinks often have a routing table for each.
+		if outside, err = defaultMetrics(unix.RT_TABLE_UNSPEC); err != nil {
+			return nil, err
+		}
 	}
 	var out []locator.Local
 	for _, l := range links {
@@ -68,7 +79,7 @@ func Addresses(cfg Config) ([]locator.Local, error) {
 			return nil, fmt.Errorf("list the addresses of %s: %w", a.Name, err)
 		}
 		for _, addr := range addrs {
-			if e, ok := cfg.address(a, &addr, metrics); ok {
+			if e, ok := cfg.address(a, &addr, metrics); ok && !inside(e, outside) {
 				out = append(out, e)
 			}
 		}
@@ -104,16 +115,34 @@ func (c *Config) address(link *netlink.LinkAttrs, a *netlink.Addr, metrics map[m
 	return locator.Local{Addr: ip, Interface: link.Index, Name: link.Name, Preference: -metric}, true
 }
 
+// inside says whether an address belongs to a network behind this machine: it is
+// private, its interface has no default route, but another one has.
+func inside(l locator.Local, outside map[metricKey]int) bool {
+	if locator.ScopeOf(l.Addr) != locator.ScopePrivate {
+		return false
+	}
+	if _, routed := outside[metricKey{l.Interface, l.Addr.Is4()}]; routed {
+		return false
+	}
+	for key := range outside {
+		if key.ipv4 == l.Addr.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
 type metricKey struct {
 	link int
 	ipv4 bool
 }
 
-// defaultMetrics are the lowest metrics of the default routes in the main table.
-func defaultMetrics() (map[metricKey]int, error) {
+// defaultMetrics are the lowest metrics of the default routes in a routing table, or in
+// all of them (RT_TABLE_UNSPEC).
+func defaultMetrics(table int) (map[metricKey]int, error) {
 	out := map[metricKey]int{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return nil, fmt.Errorf("list the routes: %w", err)
 		}

@@ -80,6 +80,41 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// A gateway's address in the network behind it is none that clients could try, but one
+// of a second uplink is, and without any way out all count.
+func TestOutside(t *testing.T) {
+	namespace(t)
+	for _, c := range []string{
+		"link set lo up",
+		"link add w0 type veth peer name w0p", "link set w0 up", "link set w0p up",
+		"link add w1 type veth peer name w1p", "link set w1 up", "link set w1p up",
+		"link add in type veth peer name inp", "link set in up", "link set inp up",
+		"addr add 203.0.113.10/24 dev w0", "addr add 172.16.0.10/24 dev w1",
+		"addr add 10.20.0.1/24 dev in", "addr add fd00:20::1/64 dev in nodad",
+	} {
+		ip(t, c)
+	}
+	expect := func(what string, want ...string) {
+		t.Helper()
+		got, err := Addresses(Config{Outside: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(want)
+		if have := slices.Sorted(slices.Values(addrs(got))); !slices.Equal(have, want) {
+			t.Errorf("%s: %v, want %v", what, have, want)
+		}
+	}
+	expect("no route", "203.0.113.10", "172.16.0.10", "10.20.0.1", "fd00:20::1")
+	ip(t, "route add default via 203.0.113.1 dev w0")
+	expect("one uplink", "203.0.113.10", "fd00:20::1") // no way out in IPv6
+	ip(t, "route add default via 172.16.0.1 dev w1 table 102")
+	expect("a second uplink with a table of its own", "203.0.113.10", "172.16.0.10", "fd00:20::1")
+	ip(t, "addr add 2001:db8::10/64 dev w0 nodad")
+	ip(t, "route add default via 2001:db8::1 dev w0")
+	expect("both families", "203.0.113.10", "172.16.0.10", "2001:db8::10")
+}
+
 // TestWatch changes addresses, routes and links, and waits for what has to be told.
 func TestWatch(t *testing.T) {
 	namespace(t)
