@@ -77,12 +77,14 @@ func (k *keyShare) finish(now time.Time, s *Session, x *Exchange, then func(now 
 		then(now, nil, &NotifyError{Kind: message.InvalidSyntax, Reason: reason.MalformedMessage, Detail: "answer without a matching KE payload"})
 		return
 	}
+	// The Work owns the private key: the session may end while it runs.
 	ke, data := k.ke, share.Data
+	k.ke = nil
 	runWork(s, func() secretOrError {
+		defer ke.Zero()
 		secret, err := ke.Shared(data)
 		return secretOrError{secret: secret, err: err}
 	}, func(now time.Time, v secretOrError) {
-		k.zero()
 		then(now, v.secret, v.err)
 	})
 }

@@ -206,9 +206,12 @@ func (r *saInitRequest) accept(sa *ikeSA, x *Exchange) (suite.IKEAlgorithms, []b
 // agree computes the shared secret and goes on to IKE_AUTH.
 func (r *saInitRequest) agree(now time.Time, sa *ikeSA, share []byte) {
 	s := sa.session
+	// The Work owns the private key: the session may end while it runs.
 	ke := sa.init.ke
+	sa.init.ke = nil
 	sa.current = r // keeps other requests waiting
 	runWork(s, func() secretOrError {
+		defer ke.Zero()
 		secret, err := ke.Shared(share)
 		return secretOrError{secret: secret, err: err}
 	}, func(now time.Time, v secretOrError) {

@@ -427,6 +427,19 @@ func (n *simNode) connect() {
 	n.conn = &simConn{client: n}
 	n.w.conns[info.SPIi] = n.conn
 	n.settle(e)
+	if n.w.rng.IntN(10) == 0 {
+		n.w.net.After(time.Duration(n.w.rng.Int64N(int64(300*time.Millisecond))), func() { n.giveUp(id) })
+	}
+}
+
+// giveUp ends a session before it is up, perhaps while keys are being computed.
+func (n *simNode) giveUp(id SessionID) {
+	if n.session != id || n.owner[id] != nil {
+		return
+	}
+	n.tries--
+	n.engines[0].Abort(n.w.net.Now(), id, "user-disconnect")
+	n.settle(n.engines[0])
 }
 
 // close ends a session that is up, from this side.
