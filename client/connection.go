@@ -194,15 +194,19 @@ func (c *connection) finish(ctx context.Context) {
 	c.set(func(l *live) { l.state, l.step, l.retryAt = Disconnecting, "", time.Time{} })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearPatience)
 	defer cancel()
+	began := time.Now()
 	if err := c.machine.Clear(ctx, false); err != nil {
 		c.log.Error("this machine's network is not fully restored", "error", err)
 		f := &failure{code: reason.RouteFailed, detail: err.Error(), hint: "Run vpn-client down again; the daemon's log has the details."}
 		c.set(func(l *live) { l.lastError = f.problem(time.Now(), c.generation) })
 	}
+	restored := time.Since(began)
 	c.applied = false
 	if c.stack != nil {
 		c.stack.Shutdown()
 	}
+	c.log.Info("disconnected", "profile", c.profile.Name, "restored", restored.Round(time.Millisecond).String(),
+		"closed", (time.Since(began) - restored).Round(time.Millisecond).String())
 	c.set(func(l *live) {
 		*l = live{state: Disconnected, problem: l.problem, lastError: l.lastError}
 	})
@@ -380,6 +384,8 @@ const degradedHint = "The session is kept, and goes on by itself as soon as pack
 
 // end closes a session in an orderly way and waits for it, not for long.
 func (c *connection) end(id ike.SessionID, why reason.Code) {
+	began := time.Now()
+	defer func() { c.log.Debug("session ended", "reason", why, "took", time.Since(began).String()) }()
 	c.stack.Close(id, why)
 	timer := time.NewTimer(closePatience)
 	defer timer.Stop()
