@@ -111,13 +111,22 @@ func (s *Server) report(x *session, a ike.Closed, why reason.Code) {
 	}
 }
 
+// noiseCodes are what anybody on the network can cause. They are logged, at a limited
+// rate, but do not take the place of the last error that somebody may be looking for.
+var noiseCodes = map[reason.Code]bool{
+	reason.MalformedMessage: true, reason.UnknownSPI: true, reason.InvalidMessageID: true, reason.UnprotectedMessage: true,
+	reason.IntegrityFailed: true, reason.ReplayedMessage: true, reason.HalfOpenLimit: true, reason.RateLimited: true,
+}
+
 // refused tells of requests that were turned away before there was a session.
 func (s *Server) refused(a ike.Refused) {
 	if a.Reason == reason.CookieRequired {
 		s.log.Debug("cookie demanded", "remote", a.Pair.Remote)
 		return
 	}
-	s.noteError(a.Reason, notifyName(a.Notify, a.Reason), a.Detail, "", a.Pair.Remote)
+	if !noiseCodes[a.Reason] {
+		s.noteError(a.Reason, notifyName(a.Notify, a.Reason), a.Detail, "", a.Pair.Remote)
+	}
 	if !s.noise.Allow(time.Now()) {
 		return
 	}

@@ -244,6 +244,7 @@ func (g *gateway) start(shards int) *gateway {
 	}
 	g.path = countingPath{g.plane, g.table}
 	g.Server.host = g.host
+	g.watch = func(context.Context, string) {} // netlink has no virtual time
 	g.applied = settings.Network("wfs0")
 	var undo undoList
 	if err := g.makeShards(shards, g.send, 4500, &undo); err != nil {

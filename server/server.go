@@ -59,8 +59,11 @@ type Server struct {
 	noise     *ratelimit.Bucket // log lines that strangers can provoke
 	malformed *ratelimit.Bucket
 	failed    chan error
-	roaming   *roaming
-	device    string // of the tunnel
+
+	// watch follows the addresses of the host until its context ends.
+	watch   func(ctx context.Context, device string)
+	roaming *roaming
+	device  string // of the tunnel
 
 	lastError atomic.Pointer[LastError]
 }
@@ -107,6 +110,7 @@ func newServer(settings *Settings, o Options) *Server {
 		failed:    make(chan error, 1),
 	}
 	s.settings.Store(settings)
+	s.watch = s.watchAddresses
 	return s
 }
 
@@ -259,7 +263,7 @@ func (s *Server) serve(ctx context.Context, ready func(*Server), undo *undoList)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() { s.group.Run(running); close(ended) }()
-	go s.watchAddresses(running, s.device)
+	go s.watch(running, s.device)
 	undo.add("end the engines", func() error { stop(); <-ended; return nil })
 	if ready != nil {
 		ready(s)

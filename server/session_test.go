@@ -431,6 +431,15 @@ func TestMalformedDatagramsAreCountedAndBarelyLogged(t *testing.T) {
 		if n := strings.Count(g.log.String(), "\n"); n == 0 || n > 10 {
 			t.Errorf("%d lines in the log", n)
 		}
+		// Nor do messages for unknown SAs take the place of an error that matters.
+		g.lastError.Store(&LastError{Code: reason.AuthFailedPSK})
+		m := initRequest(t)
+		m[18] = byte(message.Informational)
+		g.group.HandleIKE(pair, m)
+		synctest.Wait()
+		if code := g.lastError.Load().Code; code != reason.AuthFailedPSK {
+			t.Errorf("the last error is %s now", code)
+		}
 		g.stop()
 	})
 }

@@ -76,7 +76,7 @@ func printStatus(w io.Writer, st *server.Status, now time.Time) error {
 			text += ", " + e.Peer
 		}
 		f.Add("Last error", text+" from "+e.Remote.String())
-		f.Add("", e.Hint)
+		f.Add("Hint", e.Hint)
 	}
 	if st.StoreError != "" {
 		f.Add("Lease store", st.StoreError)
@@ -213,7 +213,7 @@ func printSession(w io.Writer, s *server.Session, now time.Time) error {
 	}
 	for _, c := range s.Children {
 		f.Add("Child SA", fmt.Sprintf("in %s, out %s, %s", c.SPIIn, c.SPIOut, c.Algorithms))
-		f.Add("", strings.Join(c.Local, ", ")+" <- "+strings.Join(c.Remote, ", "))
+		f.Add("Traffic", strings.Join(c.Local, ", ")+" <- "+strings.Join(c.Remote, ", "))
 	}
 	return f.Print(w)
 }
