@@ -79,11 +79,7 @@ func (t *Task) run(now time.Time) {
 func (t *Task) carryOut(now time.Time, d locator.Decision) {
 	switch d := d.(type) {
 	case locator.Probe:
-		if d.Fresh {
-			t.probe.fresh = append(t.probe.fresh, d.Pairs...)
-			return
-		}
-		t.sendProbe(now, d.Pairs)
+		t.carryOutProbe(now, d)
 	case locator.Keepalive:
 		if d.Proof {
 			t.probe.fresh = append(t.probe.fresh, d.Pair)
@@ -92,9 +88,29 @@ func (t *Task) carryOut(now time.Time, d locator.Decision) {
 		t.session.Act(ike.Keepalive{Session: t.session.ID(), Pair: d.Pair})
 	case locator.Switch:
 		t.carryOutSwitch(now, d)
+	case locator.Announce:
+		t.tellMove(now)
 	case locator.Lost:
 		t.session.Act(ike.PathLost{Session: t.session.ID(), Cause: d.Cause.String()})
 	}
+}
+
+// carryOutProbe tests paths. A fresh probe is a request of its own; while another one
+// is outstanding, that one goes to the same address first, since nothing else can be
+// sent before it is answered, and if it has gone nowhere else it proves as much.
+func (t *Task) carryOutProbe(now time.Time, d locator.Probe) {
+	if !d.Fresh {
+		t.sendProbe(now, d.Pairs)
+		return
+	}
+	if t.session.Outstanding() {
+		sole := t.flight.only(d.Pairs[0].Remote)
+		t.sendProbe(now, d.Pairs)
+		if sole {
+			return
+		}
+	}
+	t.probe.fresh = append(t.probe.fresh, d.Pairs...)
 }
 
 // sendProbe sends the outstanding request over these pairs, or a new one.
