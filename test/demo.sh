@@ -14,8 +14,10 @@ TEST=demo PREFIX=wfdemo$$
 for program in vpn-server vpn-client; do
 	[ -x "$BIN/$program" ] || { echo "$BIN/$program is missing: make build" >&2; exit 1; }
 done
-tools=$(mktemp -d)
-NSTOOL=$tools/nstool
+trap 'rm -rf "${SCRATCH:-}"' EXIT
+trap 'exit 130' INT; trap 'exit 143' TERM HUP
+SCRATCH=$(mktemp -d)
+NSTOOL=$SCRATCH/nstool
 CGO_ENABLED=0 go build -o "$NSTOOL" ./test/ns/nstool || exit 1
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' blue=$'\e[36m' plain=$'\e[0m'; else bold='' dim='' green='' blue='' plain=''; fi
@@ -32,7 +34,6 @@ show() {
 began=$SECONDS
 
 network_up || { echo "demo: cannot make the network; see above" >&2; exit 1; }
-trap 'network_down; rm -rf "$tools"' EXIT
 uplink_on b; uplink_off a
 
 say "A gateway and a laptop"

@@ -153,7 +153,7 @@ uplink_off() {
 	ip -n "$PREFIX-laptop" addr flush dev "up-$1"
 	ip -n "$PREFIX-laptop" link set dev "up-$1" down
 }
-# network_down: end what runs in the machines and remove them.
+# network_down: end what runs in the machines and remove them, and SCRATCH if set.
 network_down() {
 	local m p
 	trap - EXIT; trap '' INT TERM HUP
@@ -163,6 +163,7 @@ network_down() {
 	done
 	for m in $MACHINES; do ip netns del "$PREFIX-$m" 2>/dev/null; done
 	[ -n "${KEEP:-}" ] && echo "logs are in $WORK" || rm -rf "$WORK"
+	[ -z "${SCRATCH:-}" ] || rm -rf "$SCRATCH"
 }
 
 # --- the products -------------------------------------------------------------
