@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -126,6 +127,9 @@ func (o *childOffer) accept(now time.Time, sa *ikeSA, x *Exchange, secret []byte
 	if !within(local, o.local) || !within(remote, o.remote) {
 		return nil, errors.New("the peer's traffic selectors are wider than what was offered")
 	}
+	if slices.Contains(s.deletedEarly, spi) {
+		return nil, errors.New("the peer has deleted the Child SA already")
+	}
 	ni, nr := o.ni, []byte(nil)
 	if ni == nil {
 		ni, nr = sa.init.ni, sa.init.nr
@@ -197,6 +201,11 @@ func (s *Session) removeNow(c *childSA) {
 		if o == c {
 			s.children = append(s.children[:i:i], s.children[i+1:]...)
 			break
+		}
+	}
+	for _, o := range s.children {
+		if o.successor == c {
+			o.successor = nil // it may be rekeyed again
 		}
 	}
 	delete(s.engine.children, c.id)

@@ -149,6 +149,7 @@ func (r *createChildRequest) prepare(now time.Time, sa *ikeSA) {
 // transmitOffer sends a CREATE_CHILD_SA request for a Child SA.
 func (sa *ikeSA) transmitOffer(now time.Time, o *childOffer, k *keyShare, before ...message.Payload) {
 	s := sa.session
+	s.deletedEarly = nil
 	x := s.newExchange(now, message.CreateChildSA, s.path.Pair, nil)
 	x.Add(before...)
 	between := append([]message.Payload{&message.Nonce{Data: o.ni}}, k.payload()...)

@@ -226,6 +226,7 @@ func (r *deleteChildRequest) unanswered(now time.Time, sa *ikeSA) { sa.peerSilen
 func (s *Session) deleteByPeer(now time.Time, spi uint32) (uint32, bool) {
 	c := s.childByOutbound(spi)
 	if c == nil {
+		s.noteEarlyDelete(spi)
 		return 0, false
 	}
 	answer := !c.deleting
@@ -241,6 +242,17 @@ func (s *Session) deleteByPeer(now time.Time, spi uint32) (uint32, bool) {
 		s.Act(ChildDown{Session: s.id, Child: c.id, Reason: reason.PeerDeleted})
 	}
 	return c.spiIn, answer
+}
+
+// noteEarlyDelete remembers the Delete of a Child SA that may be the one we have
+// just asked for: until its answer is worked off, we do not know its SPI.
+func (s *Session) noteEarlyDelete(spi uint32) {
+	switch s.sa.current.(type) {
+	case *createChildRequest, *rekeyChildRequest:
+		if len(s.deletedEarly) < maxChildren {
+			s.deletedEarly = append(s.deletedEarly, spi)
+		}
+	}
 }
 
 // withdrawSuccessor handles that the peer deletes the successor it made in a

@@ -243,8 +243,11 @@ func (sa *ikeSA) receiveRequest(now time.Time, pair locator.Pair, m *message.Mes
 	sa.busy = true
 	sa.answer = nil
 	// Its window is 1: whoever asks anew has the answer to what it asked before.
-	for _, c := range sa.session.children {
-		c.unconfirmed = false
+	// A Delete on a replaced IKE SA says nothing about the one in use.
+	if sa == sa.session.sa {
+		for _, c := range sa.session.children {
+			c.unconfirmed = false
+		}
 	}
 	rq := &peerRequest{sa: sa, pair: pair, header: m.Header}
 	rq.x = sa.session.newExchange(now, m.Exchange, pair, payloads)

@@ -30,7 +30,10 @@ type Session struct {
 	retired []*ikeSA
 
 	children []*childSA
-	tasks    []Task
+	// deletedEarly are outbound SPIs that the peer deleted while a request of ours
+	// for a Child SA was unanswered: its Delete may overtake its answer.
+	deletedEarly []uint32
+	tasks        []Task
 
 	path     esp.Path
 	nat      natState
