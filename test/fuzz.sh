@@ -7,8 +7,8 @@
 # FUZZTIME  how long each target runs                              (default 1m)
 # FUZZJOBS  how many targets run side by side                      (default 1)
 # FUZZPROCS workers of each target           (default: processors / FUZZJOBS)
-# FUZZKEEP  after each target, copy up to so many new inputs from Go's fuzz cache to
-#           testdata/fuzz, smallest first, to be committed         (default 0)
+# FUZZKEEP  after each target, copy inputs from Go's fuzz cache to testdata/fuzz, so
+#           that about so many of all sizes are there to commit    (default 0)
 #
 # Inputs that break something are left by Go in testdata/fuzz of the package; commit
 # them with the fix. The last line counts targets: "N passed, N failed, N skipped".
@@ -25,22 +25,26 @@ targets() {
 		sed -E 's|/[^/]*_test.go:func | |' | sort -u | grep -E -- "$pattern"
 }
 
-# keep DIRECTORY NAME: copy the smallest inputs that the cache has and testdata lacks.
+# keep DIRECTORY NAME: choose from the inputs that reached new code, evenly from the
+# shortest to those of 2 KiB.
 keep() {
 	local cache into file
 	cache=$(go env GOCACHE)/fuzz/$(go list "$1")/$2
 	into=$1/testdata/fuzz/$2
 	[ "$FUZZKEEP" -gt 0 ] && [ -d "$cache" ] || return 0
 	mkdir -p "$into"
-	find "$cache" -type f -printf '%s %f\n' | sort -n | head -n "$FUZZKEEP" | while read -r _ file; do
-		[ -e "$into/$file" ] || cp "$cache/$file" "$into/"
-	done
+	find "$cache" -type f -size -2049c -printf '%s %f\n' | sort -n |
+		awk -v keep="$FUZZKEEP" '{ name[NR] = $2 }
+			END { for (i = 0; i < keep && i < NR; i++) print name[1 + int(i * NR / (keep < NR ? keep : NR))] }' |
+		while read -r file; do
+			[ -e "$into/$file" ] || cp "$cache/$file" "$into/"
+		done
 }
 
 one() { # one DIRECTORY NAME
 	local log
 	log=$(mktemp)
-	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -parallel "$FUZZPROCS" "$1" >"$log" 2>&1; then
+	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 20x -parallel "$FUZZPROCS" "$1" >"$log" 2>&1; then
 		echo "PASS $1 $2: $(grep -E '^fuzz: elapsed' "$log" | tail -n 1)"
 		keep "$1" "$2"
 	else
