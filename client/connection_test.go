@@ -121,7 +121,7 @@ func children(remote []esp.Selector) []ike.ChildInfo {
 
 func selectors(words ...string) (out []esp.Selector) {
 	for _, w := range words {
-		out = append(out, selectorOf(netip.MustParsePrefix(w)))
+		out = append(out, esp.PrefixSelector(netip.MustParsePrefix(w)))
 	}
 	return out
 }

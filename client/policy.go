@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -95,7 +94,7 @@ func (b *policyBuilder) proposals(policy *ike.Policy) {
 // addresses are asked for in the families that are wanted.
 func (b *policyBuilder) selectors(policy *ike.Policy) {
 	for _, n := range b.Tunnel.Routes.Networks() {
-		policy.RemoteSelectors = append(policy.RemoteSelectors, selectorOf(n))
+		policy.RemoteSelectors = append(policy.RemoteSelectors, esp.PrefixSelector(n))
 		if n.Addr().Is4() {
 			policy.RequestIPv4 = true
 		} else {
@@ -211,20 +210,4 @@ func (b *policyBuilder) judgeOwn(local *auth.Local) {
 	} else if err := auth.MatchCertificate(own, local.ID); err != nil {
 		b.warn("%v", err)
 	}
-}
-
-// selectorOf is the traffic selector of a network, any protocol and port.
-func selectorOf(n netip.Prefix) esp.Selector {
-	n = n.Masked()
-	return esp.Selector{StartPort: 0, EndPort: 0xffff, Start: n.Addr(), End: lastOf(n)}
-}
-
-// lastOf returns the last address of a network.
-func lastOf(n netip.Prefix) netip.Addr {
-	b := n.Addr().AsSlice()
-	for bit := n.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

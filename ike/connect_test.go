@@ -142,7 +142,7 @@ func TestNoESPProposal(t *testing.T) {
 
 func TestSelectorsUnacceptable(t *testing.T) {
 	cp := clientPolicy()
-	cp.RemoteSelectors = []esp.Selector{SelectPrefix(netip.MustParsePrefix("172.16.0.0/12"))}
+	cp.RemoteSelectors = []esp.Selector{esp.PrefixSelector(netip.MustParsePrefix("172.16.0.0/12"))}
 	l := newLab(t, 1, cp, serverPolicy())
 	l.advance(10 * time.Second)
 	wantClosed(t, l.client, reason.TSUnacceptable, message.TSUnacceptable)
@@ -152,7 +152,7 @@ func TestSelectorsNarrowed(t *testing.T) {
 	cp := clientPolicy()
 	cp.RemoteSelectors = nil // everything
 	l := connected(t, cp, serverPolicy())
-	if got := l.clientInfo().Children[0].Remote; len(got) != 1 || got[0] != SelectPrefix(innerNet) {
+	if got := l.clientInfo().Children[0].Remote; len(got) != 1 || got[0] != esp.PrefixSelector(innerNet) {
 		t.Errorf("narrowed to %v, want %v", got, innerNet)
 	}
 }
@@ -467,9 +467,9 @@ func TestNativeESP(t *testing.T) {
 
 func TestAdditionalChild(t *testing.T) {
 	cp, sp := clientPolicy(), serverPolicy()
-	sp.LocalSelectors = append(sp.LocalSelectors, SelectPrefix(netip.MustParsePrefix("10.99.0.0/16")))
+	sp.LocalSelectors = append(sp.LocalSelectors, esp.PrefixSelector(netip.MustParsePrefix("10.99.0.0/16")))
 	l := connected(t, cp, sp)
-	want := SelectPrefix(netip.MustParsePrefix("10.99.1.0/24"))
+	want := esp.PrefixSelector(netip.MustParsePrefix("10.99.1.0/24"))
 	if err := l.client.engine.CreateChild(l.now, l.id, nil, []esp.Selector{want}); err != nil {
 		t.Fatal(err)
 	}

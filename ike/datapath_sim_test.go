@@ -253,7 +253,7 @@ func (d *simDataPath) receive(now time.Time, _ locator.Pair, data []byte) {
 		d.fail("a packet on %08x does not fit its selectors: %v", spi, err)
 		return
 	}
-	d.node.w.ledger.delivered(d.node, inner.Dst(), o.Payload)
+	d.node.w.ledger.delivered(d.node, o.Payload)
 	c.host.lastIn = now
 	if !c.heard {
 		c.heard = true

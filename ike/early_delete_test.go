@@ -14,7 +14,7 @@ import (
 func TestDeleteOvertakesAnswer(t *testing.T) {
 	for name, begin := range map[string]func(l *lab){
 		"new": func(l *lab) {
-			_ = l.client.engine.CreateChild(l.now, l.id, nil, []esp.Selector{SelectPrefix(innerNet)})
+			_ = l.client.engine.CreateChild(l.now, l.id, nil, []esp.Selector{esp.PrefixSelector(innerNet)})
 		},
 		"rekey": func(l *lab) { _ = l.client.engine.RekeyChild(l.now, l.id, l.clientInfo().Children[0].ID) },
 	} {

@@ -247,7 +247,7 @@ var fuzzMoments = []struct {
 func rekeysChild(l *lab) { _ = l.client.engine.RekeyChild(l.now, l.id, l.clientInfo().Children[0].ID) }
 func rekeysIKE(l *lab)   { _ = l.client.engine.RekeyIKE(l.now, l.id) }
 func createsChild(l *lab) {
-	_ = l.client.engine.CreateChild(l.now, l.id, nil, []esp.Selector{SelectPrefix(innerNet)})
+	_ = l.client.engine.CreateChild(l.now, l.id, nil, []esp.Selector{esp.PrefixSelector(innerNet)})
 }
 func serverAsks(l *lab) { _ = l.server.engine.CheckLiveness(l.now, l.serverInfo().ID) }
 func bothRekeyChild(l *lab) {

@@ -283,7 +283,7 @@ func (l *simLedger) sealed(n *simNode, key simKeyMark, seq uint64) {
 }
 
 // delivered notes an inner packet that a machine took out of the tunnel.
-func (l *simLedger) delivered(n *simNode, _ netip.Addr, packet []byte) {
+func (l *simLedger) delivered(n *simNode, packet []byte) {
 	id, ok := payloadID(packet)
 	if !ok {
 		l.fail("%s takes a packet from the tunnel that nobody sent: %x", n.name, packet)

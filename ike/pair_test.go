@@ -267,7 +267,7 @@ func serverPolicy() *Policy {
 		Remote:         auth.Remote{ID: mustPattern("*@example.test"), AllowPSK: true, PSK: pskOf(testSecret)},
 		IKE:            mustIKE("aes256gcm16-prfsha256-x25519,aes256-sha256-x25519"),
 		ESP:            mustESP("aes256gcm16-x25519,aes256gcm16"),
-		LocalSelectors: []esp.Selector{SelectPrefix(innerNet)},
+		LocalSelectors: []esp.Selector{esp.PrefixSelector(innerNet)},
 		Fragmentation:  true, AssignAddresses: true,
 	}
 }
@@ -278,7 +278,7 @@ func clientPolicy() *Policy {
 		Remote:          auth.Remote{ID: mustPattern("vpn.example.test"), AllowPSK: true, PSK: pskOf(testSecret)},
 		IKE:             mustIKE("aes256gcm16-prfsha256-x25519"),
 		ESP:             mustESP("aes256gcm16-x25519,aes256gcm16"),
-		RemoteSelectors: []esp.Selector{SelectPrefix(innerNet)},
+		RemoteSelectors: []esp.Selector{esp.PrefixSelector(innerNet)},
 		RequestIPv4:     true, Fragmentation: true,
 	}
 }

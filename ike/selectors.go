@@ -11,29 +11,14 @@ import (
 // anySelectors cover all of IPv4 and IPv6.
 func anySelectors() []esp.Selector {
 	return []esp.Selector{
-		SelectPrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
-		SelectPrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0)),
+		esp.PrefixSelector(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
+		esp.PrefixSelector(netip.PrefixFrom(netip.IPv6Unspecified(), 0)),
 	}
-}
-
-// SelectPrefix is the selector for everything to or from a network.
-func SelectPrefix(p netip.Prefix) esp.Selector {
-	p = p.Masked()
-	return esp.Selector{EndPort: 65535, Start: p.Addr(), End: lastAddr(p)}
 }
 
 // SelectAddress is the selector for everything to or from one address.
 func SelectAddress(a netip.Addr) esp.Selector {
 	return esp.Selector{EndPort: 65535, Start: a, End: a}
-}
-
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 // toWire and fromWire convert between the two shapes of a selector.

@@ -23,7 +23,8 @@ import (
 // small data path with real ESP, on a simulated network that loses, delays,
 // doubles, reorders and corrupts. Everything follows from a seed. What must never
 // happen is checked at every datagram and after every step (invariants_sim_test.go);
-// what happens is drawn at random (schedule_sim_test.go).
+// the machines and what happens to them are drawn at random (setup_sim_test.go,
+// schedule_sim_test.go).
 
 // simWorld is one run.
 type simWorld struct {

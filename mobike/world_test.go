@@ -106,7 +106,7 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	sp, cp := base, base
 	sp.Local = auth.Local{ID: must(auth.ParseIdentity("vpn.example.test")), PSK: []byte("secret")}
 	sp.Remote = auth.Remote{ID: auth.Any(), AllowPSK: true, PSK: psk}
-	sp.LocalSelectors = []esp.Selector{ike.SelectPrefix(netip.MustParsePrefix("10.20.0.0/24"))}
+	sp.LocalSelectors = []esp.Selector{esp.PrefixSelector(netip.MustParsePrefix("10.20.0.0/24"))}
 	sp.Extensions = []ike.Extension{New(Config{Announce: true, Policy: w.policy, Local: w.server.locals})}
 	cp.Local = auth.Local{ID: must(auth.ParseIdentity("laptop@example.test")), PSK: []byte("secret")}
 	cp.Remote = auth.Remote{ID: auth.Any(), AllowPSK: true, PSK: psk}

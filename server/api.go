@@ -205,7 +205,7 @@ func spanned(first, last netip.Addr) (netip.Prefix, bool) {
 	}
 	for bits := range first.BitLen() {
 		p := netip.PrefixFrom(first, bits)
-		if p.Masked().Addr() == first && selector(p).End == last {
+		if p.Masked().Addr() == first && esp.PrefixSelector(p).End == last {
 			return p, true
 		}
 	}

@@ -196,7 +196,7 @@ func (l *loader) policy() *ike.Policy {
 		if !n.IsValid() {
 			continue // reported
 		}
-		p.LocalSelectors = append(p.LocalSelectors, selector(n))
+		p.LocalSelectors = append(p.LocalSelectors, esp.PrefixSelector(n))
 	}
 	p.Local, p.Remote = l.authentication()
 	return p
@@ -204,17 +204,6 @@ func (l *loader) policy() *ike.Policy {
 
 var childlessModes = map[string]ike.Childless{
 	childlessAllow: ike.ChildlessAllow, childlessNever: ike.ChildlessNever, childlessForce: ike.ChildlessForce,
-}
-
-// selector is the traffic selector of a network: every protocol, every port.
-func selector(p netip.Prefix) esp.Selector {
-	p = p.Masked()
-	last := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(last)*8; bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	end, _ := netip.AddrFromSlice(last)
-	return esp.Selector{EndPort: 65535, Start: p.Addr(), End: end}
 }
 
 // LogWarnings writes the warnings to a log.
