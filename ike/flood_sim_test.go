@@ -69,7 +69,7 @@ func (m *floodMaker) next() ([]byte, netip.AddrPort) {
 // the midst of it connects at once.
 func TestMillionHostileDatagrams(t *testing.T) {
 	total := 1_000_000
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		total /= 10
 	}
 	l := newLab(t, 1, clientPolicy(), serverPolicy())

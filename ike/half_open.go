@@ -74,7 +74,6 @@ func (e *Engine) wantsCookie() bool {
 // a burst, refilled with time.
 type refusalLimiter struct {
 	reports, versions bucket
-	suppressed        int
 }
 
 type bucket struct {

@@ -9,7 +9,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/locator"
-	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
 // closeTimeout is how long a Delete is repeated before a session is dropped.
@@ -352,6 +351,3 @@ func (s *Session) peerTimeout() time.Duration {
 	}
 	return DefaultPeerTimeout
 }
-
-// prf returns the session's pseudo-random function.
-func (sa *ikeSA) prf() suite.PRF { return sa.keys.prf }

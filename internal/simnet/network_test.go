@@ -288,7 +288,7 @@ func TestRandomStreams(t *testing.T) {
 		}
 		return string(b)
 	}
-	if read(1, "a") != read(1, "a") {
+	if again := read(1, "a"); again != read(1, "a") {
 		t.Error("one seed and label give two streams")
 	}
 	if read(1, "a") == read(1, "b") || read(1, "a") == read(2, "a") {

@@ -1,0 +1,6 @@
+//go:build race
+
+package ike
+
+// raceDetector says that everything is several times slower.
+const raceDetector = true
