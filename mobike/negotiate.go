@@ -29,12 +29,13 @@ type Task struct {
 	locals    []locator.Local
 	announce  bool // an announcement waits for its turn
 
-	flight flight
-	probe  probe
-	update update
-	nat    natMapping
-	repeat allowance
-	silent time.Time // last time something was heard on the current pair
+	flight  flight
+	probe   probe
+	update  update
+	nat     natMapping
+	repeat  allowance
+	begunAt time.Time // not zero: decisions wait for the session to be up
+	silent  time.Time // last time something was heard on the current pair
 }
 
 // Active says whether MOBIKE was negotiated.
@@ -118,7 +119,8 @@ func (t *Task) begin(x *ike.Exchange) {
 	if len(t.locals) > 0 {
 		t.entry.SetLocal(x.Now, t.withCurrent(x.Pair))
 	}
-	t.run(x.Now)
+	// What the entry wants is done when the session is up: IKE_AUTH is not over yet.
+	t.begunAt = x.Now
 }
 
 // withCurrent is the list of local addresses; the one in use is on it, whatever

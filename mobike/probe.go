@@ -29,6 +29,9 @@ type transmission struct {
 func (f *flight) begin() { f.sent = make(map[locator.Pair]transmission, 2) }
 
 func (f *flight) note(now time.Time, pairs []locator.Pair) {
+	if f.sent == nil {
+		f.begin()
+	}
 	for _, p := range pairs {
 		f.sent[p] = transmission{now, f.sent[p].count + 1}
 	}
@@ -235,6 +238,9 @@ func (t *Task) Deadline() time.Time {
 	if !t.active {
 		return time.Time{}
 	}
+	if !t.begunAt.IsZero() {
+		return t.begunAt
+	}
 	at, ok := t.entry.Deadline()
 	if !ok {
 		return time.Time{}
@@ -244,6 +250,7 @@ func (t *Task) Deadline() time.Time {
 
 // Tick implements ike.Timed.
 func (t *Task) Tick(now time.Time) {
+	t.begunAt = time.Time{}
 	t.entry.Tick(now)
 	t.run(now)
 }

@@ -203,3 +203,37 @@ func TestNoRedirectToVictim(t *testing.T) {
 		t.Errorf("%d requests went to the victim", requests)
 	}
 }
+
+// TestSeveralPairsFromTheStart connects with all uplinks there and the gateway's
+// addresses told in IKE_AUTH: there is a lot to probe before the session is up.
+func TestSeveralPairsFromTheStart(t *testing.T) {
+	w := newWorld(t, 1, func(w *world) { w.allUp = true })
+	t.Cleanup(func() { w.net.Report(t) })
+	early := 0
+	w.net.SetFilter(func(p simnet.Packet) bool {
+		h, err := message.ParseHeader(p.Data)
+		if err == nil && h.Exchange == message.Informational && w.client.established == 0 {
+			early++
+		}
+		return false
+	})
+	w.run(5 * time.Second)
+	if w.client.established != 1 || early != 0 {
+		t.Fatalf("established %d, %d requests before the session was up", w.client.established, early)
+	}
+	w.talk(10 * time.Millisecond)
+	w.run(time.Second)
+	w.alive(50 * time.Millisecond)
+	verified := 0
+	w.client.engine.EachSession(w.net.Now(), func(_ time.Time, s *ike.Session) {
+		pairs, _ := Paths(s)
+		for _, p := range pairs {
+			if p.Verification == locator.Verified && p.Reachability == locator.Operational {
+				verified++
+			}
+		}
+	})
+	if verified < 4 {
+		t.Errorf("%d pairs verified", verified)
+	}
+}

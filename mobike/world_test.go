@@ -69,6 +69,7 @@ type world struct {
 	nat     *simnet.NAT
 	traffic time.Duration // interval of echo requests, zero for none
 	policy  locator.Policy
+	allUp   bool // all uplinks from the start
 }
 
 func psk(id auth.Identity) ([]byte, bool) { return []byte("secret"), true }
@@ -95,8 +96,8 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	w.a = w.client.host.AddLink(simnet.LinkConfig{Name: "up-a", Addrs: []netip.Addr{addrA}})
 	w.b = w.client.host.AddLink(simnet.LinkConfig{Name: "up-b", NAT: w.nat, Addrs: []netip.Addr{addrB}})
 	w.c = w.client.host.AddLink(simnet.LinkConfig{Name: "up-c", Addrs: []netip.Addr{addrC}})
-	w.b.SetUp(false)
-	w.c.SetUp(false)
+	w.b.SetUp(w.allUp)
+	w.c.SetUp(w.allUp)
 
 	base := ike.Policy{
 		IKE:           must(suite.ParseIKEProposals("aes128gcm16-prfsha256-x25519")),
