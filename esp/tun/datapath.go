@@ -253,8 +253,9 @@ func (d *DataPath) unlink(c *child) {
 // waitForSealers returns when no goroutine uses a table entry from before. It
 // waits for the sealing of a batch, never for the network.
 func (d *DataPath) waitForSealers() {
+	//lint:ignore SA2001 empty on purpose: a fence
 	d.sealing.Lock()
-	d.sealing.Unlock() //nolint:staticcheck // empty on purpose: a fence
+	d.sealing.Unlock()
 }
 
 // retire forgets a Child SA that packets no longer see, and keeps its counters.

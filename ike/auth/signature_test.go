@@ -10,7 +10,6 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
-	"math/big"
 	"testing"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
@@ -46,14 +45,14 @@ var rfc4754 = []struct {
 
 func TestVerifySignatureRFC4754(t *testing.T) {
 	for _, v := range rfc4754 {
-		number := func(s string) *big.Int {
-			n, ok := new(big.Int).SetString(s, 16)
-			if !ok {
-				t.Fatalf("bad number %q", s)
-			}
-			return n
+		point, err := hex.DecodeString("04" + v.x + v.y)
+		if err != nil {
+			t.Fatal(err)
 		}
-		pub := &ecdsa.PublicKey{Curve: v.curve, X: number(v.x), Y: number(v.y)}
+		pub, err := ecdsa.ParseUncompressedPublicKey(v.curve, point)
+		if err != nil {
+			t.Fatal(err)
+		}
 		data, err := hex.DecodeString(v.auth)
 		if err != nil {
 			t.Fatal(err)
