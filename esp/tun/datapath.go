@@ -253,8 +253,8 @@ func (d *DataPath) unlink(c *child) {
 // waitForSealers returns when no goroutine uses a table entry from before. It
 // waits for the sealing of a batch, never for the network.
 func (d *DataPath) waitForSealers() {
-	//lint:ignore SA2001 empty on purpose: a fence
 	d.sealing.Lock()
+	//lint:ignore SA2001 empty on purpose: a fence
 	d.sealing.Unlock()
 }
 

@@ -193,8 +193,8 @@ func TestRekeyWithoutLoss(t *testing.T) {
 
 // drainSends returns when the batch that is now on its way has been delivered.
 func (s *side) drainSends() {
-	//lint:ignore SA2001 empty on purpose: a fence
 	s.pushing.Lock()
+	//lint:ignore SA2001 empty on purpose: a fence
 	s.pushing.Unlock()
 }
 
