@@ -54,10 +54,11 @@ type Extension interface {
 }
 
 // PathObserver is a Task that wants to hear of every authenticated message and the
-// pair it came on: also of repeated responses, which show that another pair works
-// (RFC 4555 §3.8, §3.10).
+// pair it came on. A message that is not fresh has been seen before: another copy of
+// the last response, which shows that another pair works (RFC 4555 §3.10), or a
+// replay.
 type PathObserver interface {
-	Heard(now time.Time, pair locator.Pair, response bool)
+	Heard(now time.Time, pair locator.Pair, response, fresh bool)
 }
 
 // Timed is a Task with a deadline of its own; zero means none.

@@ -171,7 +171,7 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 		return
 	}
 	payloads, err := message.ParsePayloads(first, inner)
-	sa.heard(now, pair, &m.Header)
+	fresh := sa.heard(now, pair, &m.Header)
 	switch {
 	case m.Response() && !sa.awaits(&m.Header):
 	case m.Response():
@@ -179,7 +179,7 @@ func (sa *ikeSA) receive(now time.Time, pair locator.Pair, data []byte) {
 	default:
 		sa.receiveRequest(now, pair, m, payloads, err)
 	}
-	if sa.state != saDead {
+	if fresh && sa.state != saDead {
 		sa.hurry(now)
 	}
 }
@@ -207,16 +207,17 @@ func (sa *ikeSA) awaits(h *message.Header) bool {
 
 // heard notes an authenticated message of the peer. Only a fresh one shows that the
 // peer lives: what has been seen before may be a replay (RFC 7296 §2.4).
-func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) {
+func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) (fresh bool) {
 	s := sa.session
-	if fresh := sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
+	if fresh = sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
 		s.lastIn = now
 	}
 	for _, t := range s.tasks {
 		if o, ok := t.(PathObserver); ok {
-			o.Heard(now, pair, h.Response())
+			o.Heard(now, pair, h.Response(), fresh)
 		}
 	}
+	return fresh
 }
 
 func (sa *ikeSA) receiveResponse(now time.Time, pair locator.Pair, m *message.Message, payloads []message.Payload, bad error) {

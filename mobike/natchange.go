@@ -61,6 +61,7 @@ func (t *Task) mappingUnknown() bool {
 // the peer has changed its mapping, and the peer does not know. RFC 4555 §3.8 lets
 // us follow for ESP; we ask first whether the peer is really there.
 func (t *Task) sourceChanged(now time.Time, seen locator.Pair) {
+	t.seen, t.seenAt = seen.Remote, now
 	_, peer := t.session.NAT()
 	if t.session.Role() != ike.Responder || !peer {
 		return

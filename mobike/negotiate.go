@@ -34,6 +34,8 @@ type Task struct {
 	update  update
 	nat     natMapping
 	repeat  allowance
+	seen    netip.AddrPort // where fresh ESP came from last, if not over the path
+	seenAt  time.Time
 	begunAt time.Time // not zero: decisions wait for the session to be up
 	silent  time.Time // last time something was heard on the current pair
 }

@@ -21,8 +21,9 @@ type flight struct {
 }
 
 type transmission struct {
-	at    time.Time
-	count int
+	at       time.Time
+	count    int
+	answered bool
 }
 
 // begin forgets the request before.
@@ -33,8 +34,21 @@ func (f *flight) note(now time.Time, pairs []locator.Pair) {
 		f.begin()
 	}
 	for _, p := range pairs {
-		f.sent[p] = transmission{now, f.sent[p].count + 1}
+		s := f.sent[p]
+		f.sent[p] = transmission{now, s.count + 1, s.answered}
 	}
+}
+
+// answered notes that a copy of the response came over the pair; false if none can
+// have been expected there, or if it is not the first.
+func (f *flight) answered(pair locator.Pair) bool {
+	s, ok := f.sent[pair]
+	if !ok || s.answered {
+		return false
+	}
+	s.answered = true
+	f.sent[pair] = s
+	return true
 }
 
 // roundTrip is the time since the request left over the pair; zero if it left more
@@ -201,15 +215,21 @@ func (t *Task) PathVerified(pair locator.Pair) bool {
 	return !t.active || t.session.Role() == ike.Initiator || t.entry.Verification(pair) == locator.Verified
 }
 
-// Heard implements ike.PathObserver.
-func (t *Task) Heard(now time.Time, pair locator.Pair, response bool) {
+// Heard implements ike.PathObserver. Copies of the last response count once for each
+// pair that the request was sent over; anything else that is not fresh may be a
+// replay, from whatever source.
+func (t *Task) Heard(now time.Time, pair locator.Pair, response, fresh bool) {
 	if !t.active {
 		return
 	}
-	if response {
+	copyHere := response && t.flight.answered(pair)
+	switch {
+	case response && (fresh || copyHere):
 		t.entry.Reached(now, pair, t.flight.roundTrip(now, pair))
-	} else {
+	case fresh:
 		t.entry.Heard(now, pair)
+	default:
+		return
 	}
 	if pair == t.session.Path().Pair {
 		t.silent = now

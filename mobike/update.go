@@ -114,17 +114,18 @@ func checkNoNATs(x *ike.Exchange) error {
 
 func addrBytes(a netip.AddrPort) []byte { return a.Addr().Unmap().AsSlice() }
 
-// allowance bounds how often an answer is repeated to an address that is not the
-// session's: a peer whose answer was lost on its way moves on within seconds, a
-// replayed request comes at any time and as often as somebody likes.
+// allowance bounds how often an answer is repeated to an address that the peer has not
+// been proven to be at. A peer whose answer was lost on its way moves on and repeats its
+// request from elsewhere; so may somebody who has recorded it. The one that really
+// moved sends fresh ESP from there too.
 type allowance struct {
 	since time.Time
 	used  int
 }
 
 const (
-	repeatWindow = 10 * time.Second
-	repeatLimit  = 8
+	freshFor    = 30 * time.Second
+	repeatLimit = 8 // of one answer
 )
 
 // AnswerAgain implements ike.AnswersFrom.
@@ -136,7 +137,7 @@ func (t *Task) AnswerAgain(now time.Time, pair locator.Pair) bool {
 	if slices.ContainsFunc(known, func(l locator.Locator) bool { return l.Addr == pair.Remote && !l.Proven.IsZero() }) {
 		return true
 	}
-	if now.Sub(t.session.Answered()) > repeatWindow {
+	if pair.Remote != t.seen || now.Sub(t.seenAt) > freshFor {
 		return false
 	}
 	if t.repeat.since != t.session.Answered() {
