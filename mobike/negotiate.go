@@ -114,7 +114,7 @@ func (t *Task) begin(x *ike.Exchange) {
 		b := t.session.Random(4)
 		return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 	})
-	t.entry = locator.NewEntry(t.cfg.Policy, x.Now, x.Pair, role, jitter)
+	t.entry = locator.NewEntry(t.policyFor(x.Pair), x.Now, x.Pair, role, jitter)
 	local, peer := t.session.NAT()
 	t.entry.SetNAT(x.Now, x.Pair, local || peer && role == locator.Responder)
 	t.setForeign(x)
@@ -123,6 +123,19 @@ func (t *Task) begin(x *ike.Exchange) {
 	}
 	// What the entry wants is done when the session is up: IKE_AUTH is not over yet.
 	t.begunAt = x.Now
+}
+
+// policyFor is the policy of a session that came up over a pair. Where the user has no
+// opinion, the address family that worked for connecting is preferred to the other one.
+func (t *Task) policyFor(pair locator.Pair) locator.Policy {
+	p := t.cfg.Policy
+	if p.Family == locator.AnyFamily {
+		p.Family = locator.PreferIPv6
+		if pair.Remote.Addr().Unmap().Is4() {
+			p.Family = locator.PreferIPv4
+		}
+	}
+	return p
 }
 
 // withCurrent is the list of local addresses; the one in use is on it, whatever

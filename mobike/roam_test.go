@@ -170,6 +170,22 @@ func TestIdleCost(t *testing.T) {
 	w.alive(200 * time.Millisecond)
 }
 
+// TestFamilyIsKept has a choice of families after the gateway's address is gone, and
+// stays with the one it came up with.
+func TestFamilyIsKept(t *testing.T) {
+	w := connected(t, 1)
+	w.a.AddAddr(netip.MustParseAddr("2001:db8:a::10"))
+	w.client.changed()
+	w.run(2 * time.Second)
+	w.s1.RemoveAddr(srv1)
+	w.server.changed()
+	w.run(3 * time.Second)
+	w.alive(500 * time.Millisecond)
+	if w.client.path.Pair.Remote.Addr() != srv2 {
+		t.Errorf("client on %v, want the gateway's other IPv4 address", w.client.path.Pair)
+	}
+}
+
 // TestNoRedirectToVictim has an authenticated client claim a victim's address.
 func TestNoRedirectToVictim(t *testing.T) {
 	victim := netip.MustParseAddr("192.0.2.99")
