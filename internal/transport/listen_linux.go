@@ -209,6 +209,9 @@ func (t *Transport) Counters() Counters { return t.counters.snapshot() }
 func (t *Transport) Close() error {
 	t.closeOnce.Do(func() {
 		close(t.closed)
+		for _, s := range t.sockets {
+			s.closeDevices()
+		}
 		closeSockets(t.sockets)
 	})
 	t.readers.Wait()

@@ -90,7 +90,7 @@ func (t *Transport) socketFor(pair locator.Pair, esp bool) (*socket, error) {
 		}
 		bound := s.bound.Addr()
 		if !specified || bound == local.WithZone("") {
-			return s, nil
+			return t.onDevice(s, pair.Interface, remote), nil
 		}
 		if bound.IsUnspecified() {
 			wildcard = s
@@ -99,7 +99,7 @@ func (t *Transport) socketFor(pair locator.Pair, esp bool) (*socket, error) {
 	if wildcard == nil {
 		return nil, ErrNoSocket
 	}
-	return wildcard, nil
+	return t.onDevice(wildcard, pair.Interface, remote), nil
 }
 
 // trains reports whether this batch may use segmentation offload.

@@ -30,6 +30,9 @@ type socket struct {
 	// socket is unspecified.
 	bound netip.AddrPort
 
+	// devices are the sockets that send in place of this one from a certain interface.
+	devices devices
+
 	offload  bool         // the kernel knows UDP_SEGMENT
 	gsoPause atomic.Int32 // batches to send without offload after a device refused
 
@@ -45,6 +48,8 @@ type socketSpec struct {
 	zone  int // interface of a link-local address
 	mark  uint32
 	reuse bool // SO_REUSEPORT: several sockets share the port, one per reader
+	// device is the interface that packets leave by; the socket receives nothing.
+	device int
 }
 
 func (s socketSpec) what() string {
@@ -89,9 +94,19 @@ func (s *socket) setUp(fd int, spec socketSpec) error {
 			return err
 		}
 	}
+	if spec.device != 0 {
+		if err := bindDevice(fd, spec.device); err != nil {
+			return err
+		}
+	}
 	s.setBuffers(fd)
 	if err := unix.Bind(fd, bindAddress(spec)); err != nil {
 		return os.NewSyscallError("bind", err)
+	}
+	if spec.device != 0 {
+		if err := deafen(fd); err != nil {
+			return err
+		}
 	}
 	local, err := unix.Getsockname(fd)
 	if err != nil {
