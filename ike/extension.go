@@ -1,6 +1,8 @@
 package ike
 
 import (
+	"bytes"
+	"net/netip"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -143,8 +145,35 @@ func (s *Session) Answered() time.Time { return s.answeredAt }
 // Fail ends the session because the peer broke the protocol.
 func (s *Session) Fail(now time.Time, why string) { s.finish(now, reason.ProtocolError, 0, why) }
 
+// Certified says whether the peer's certificate lists an address as one that the peer
+// may use (RFC 3779); without a certificate it is false.
+func (s *Session) Certified(a netip.Addr) bool { return s.certified.Contains(a) }
+
 // NAT says what NAT detection found last.
 func (s *Session) NAT() (local, peer bool) { return s.nat.local, s.nat.peer }
+
+// NATTraversal says whether both sides take part in NAT traversal. If not, addresses
+// must arrive unchanged (RFC 4555 §3.9).
+func (s *Session) NATTraversal() bool { return s.nat.supported }
+
+// OpenNAT says whether the peer tells the truth about its own address in NAT detection:
+// a standard one may make up a NAT to get ESP in UDP.
+func (s *Session) OpenNAT() bool { return s.nat.open }
+
+// ExpectNAT sets whether our address is taken to be translated on the path that the
+// session is about to move to, until NAT detection there tells.
+func (s *Session) ExpectNAT(local bool) { s.nat.local = s.nat.supported && local }
+
+// Translated says what NAT detection in a received message says about our own address
+// on the message's pair; known is false if it does not say.
+func (x *Exchange) Translated() (local, known bool) {
+	s := x.Session
+	n := x.Notify(message.NATDetectionDestinationIP)
+	if !s.nat.supported || n == nil {
+		return false, false
+	}
+	return !bytes.Equal(n.Data, natHash(s.sa.spii, s.sa.spir, x.Pair.Local)), true
+}
 
 // AddNATDetection adds the NAT detection notifies for the exchange's pair
 // (RFC 7296 §2.23, RFC 4555 §3.5).

@@ -146,14 +146,17 @@ func (sa *ikeSA) verifyPeer(now time.Time, id auth.Identity, a *message.Auth, oc
 		return
 	}
 	type result struct {
-		cert *x509.Certificate
-		err  error
+		proved auth.Verified
+		err    error
 	}
 	payloads := message.All[*message.Cert](in)
 	runWork(s, func() result {
-		cert, err := remote.VerifyPeer(now, id, a, payloads, octets)
-		return result{cert, err}
-	}, func(now time.Time, v result) { then(now, v.cert, v.err) })
+		proved, err := remote.VerifyPeer(now, id, a, payloads, octets)
+		return result{proved, err}
+	}, func(now time.Time, v result) {
+		s.certified = v.proved.Addresses
+		then(now, v.proved.Certificate, v.err)
+	})
 }
 
 // rejectResponder tells a gateway that it could not prove who it is

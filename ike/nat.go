@@ -11,26 +11,36 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
-// natState is what NAT detection found (RFC 7296 §2.23). A peer that wants ESP in
-// UDP on every path looks as if it were behind a NAT; so do we.
+// natState is what NAT detection found (RFC 7296 §2.23), and what the sides have
+// said about ESP in UDP.
+//
+// Not every path passes protocol 50, so we want ESP in UDP whether a NAT is there or
+// not. Standard peers do that only if they see a NAT, so they are shown one: a random
+// NAT_DETECTION_SOURCE_IP. Peers of our own kind are told openly, by UDP_ENCAPSULATION
+// in IKE_SA_INIT, and then all hashes are true: both sides know where NATs are, which
+// decides about keepalives and the choice of paths.
 type natState struct {
 	supported bool // the peer took part in NAT detection
 	local     bool // our address is translated on the way
-	peer      bool // the peer's address is, or it says so
+	peer      bool // the peer's address is, or a standard peer says so
+	open      bool // both sides say openly what they want, and hashes are true
+	wantUDP   bool // open: one of the two wants ESP in UDP everywhere
 }
 
 // natTask is NAT detection in IKE_SA_INIT (RFC 7296 §2.23).
 type natTask struct{}
 
 func (natTask) Request(x *Exchange) error {
-	if x.Type == message.IKESAInit {
+	if x.Type == message.IKESAInit && !x.Session.policy.ProhibitNAT {
 		x.addNATDetection()
+		x.addEncapsulation(!x.Session.policy.NativeESP)
 	}
 	return nil
 }
 
 func (natTask) HandleRequest(x *Exchange) error {
-	if x.Type == message.IKESAInit {
+	if x.Type == message.IKESAInit && !x.Session.policy.ProhibitNAT {
+		x.readEncapsulation()
 		x.detectNAT()
 	}
 	return nil
@@ -39,23 +49,56 @@ func (natTask) HandleRequest(x *Exchange) error {
 func (natTask) Respond(x *Exchange) error {
 	if x.Type == message.IKESAInit && x.Session.nat.supported {
 		x.addNATDetection()
+		if nat := x.Session.nat; nat.open {
+			x.addEncapsulation(nat.wantUDP)
+		}
 	}
 	return nil
 }
 
 func (natTask) HandleResponse(x *Exchange) error {
-	if x.Type == message.IKESAInit {
+	if x.Type == message.IKESAInit && !x.Session.policy.ProhibitNAT {
+		x.readEncapsulation()
 		x.detectNAT()
 	}
 	return nil
 }
 
-// addNATDetection adds both hashes. Unless native ESP is wanted, the source hash
-// is random: the peer then sees a NAT and sends ESP in UDP.
+// addEncapsulation says openly whether we want ESP in UDP, and then what the true
+// source hash is: the one for standard peers is made up.
+func (x *Exchange) addEncapsulation(want bool) {
+	s := x.Session
+	n := &message.Notify{Kind: message.UDPEncapsulation}
+	if want {
+		n.Data = natHash(s.sa.spii, s.sa.spir, x.Pair.Local)
+	}
+	x.Add(n)
+}
+
+// readEncapsulation learns whether the peer is of our kind, and what it wants. Numbers
+// of the private range may mean something else to others, so a response counts only
+// if its hash is that of its NAT detection too.
+func (x *Exchange) readEncapsulation() {
+	s := x.Session
+	n := x.Notify(message.UDPEncapsulation)
+	if n == nil || len(n.Data) != 0 && len(n.Data) != sha1.Size {
+		return
+	}
+	if s.role == Initiator && len(n.Data) != 0 {
+		if d := x.Notify(message.NATDetectionSourceIP); d == nil || !bytes.Equal(d.Data, n.Data) {
+			return
+		}
+	}
+	s.nat.open = true
+	s.nat.wantUDP = len(n.Data) != 0 || !s.policy.NativeESP
+}
+
+// addNATDetection adds both hashes. Unless native ESP is wanted, or the peer knows
+// better, the source hash is random: the peer then sees a NAT and sends ESP in UDP.
 func (x *Exchange) addNATDetection() {
 	s := x.Session
 	source := natHash(s.sa.spii, s.sa.spir, x.Pair.Local)
-	if !s.policy.NativeESP {
+	if !s.policy.NativeESP && !s.nat.open {
 		source = s.engine.random(sha1.Size)
 	}
 	x.Add(
@@ -85,15 +128,15 @@ func (x *Exchange) detectNAT() {
 		case message.NATDetectionSourceIP:
 			sources++
 			peer = peer && !bytes.Equal(n.Data, source)
+		case message.UDPEncapsulation:
+			peer = peer && !bytes.Equal(n.Data, source)
 		case message.NATDetectionDestinationIP:
 			destinations++
 			local = local && !bytes.Equal(n.Data, destination)
 		}
 	}
-	s.nat = natState{supported: sources > 0 && destinations > 0}
-	if s.nat.supported {
-		s.nat.local, s.nat.peer = local, peer
-	}
+	s.nat.supported = sources > 0 && destinations > 0
+	s.nat.local, s.nat.peer = s.nat.supported && local, s.nat.supported && peer
 }
 
 // natHash is SHA-1(SPIi | SPIr | address | port). SHA-1 is what the RFC fixes; it
@@ -115,7 +158,7 @@ func (s *Session) espPath() esp.Path { return s.pathFor(s.path.Pair) }
 
 func (s *Session) pathFor(pair locator.Pair) esp.Path {
 	p := esp.Path{Pair: pair}
-	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || !s.policy.NativeESP)
+	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || s.nat.wantUDP || !s.policy.NativeESP)
 	if s.role == Initiator {
 		p.UnansweredAfter = s.policy.UnansweredAfter
 	}

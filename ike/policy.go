@@ -72,9 +72,12 @@ type Policy struct {
 	FragmentSize  int
 
 	// NativeESP uses IP protocol 50 where no NAT is in the way. Otherwise ESP is
-	// always carried in UDP: the peer is made to see a NAT, since not every path
-	// passes protocol 50.
+	// always carried in UDP, since not every path passes protocol 50: peers of our
+	// kind are told so, standard ones are made to see a NAT.
 	NativeESP bool
+	// ProhibitNAT switches NAT traversal off: no UDP encapsulation, and whoever changes
+	// addresses on the way is an attacker (RFC 4555 §3.9).
+	ProhibitNAT bool
 
 	Childless Childless
 

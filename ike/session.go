@@ -38,8 +38,10 @@ type Session struct {
 	nat      natState
 	peer     auth.Identity
 	peerAuth message.AuthMethod
-	config   Configuration
-	hosted   bool // the data path knows the host
+	// certified are the addresses that the peer's certificate lists.
+	certified auth.AddressSet
+	config    Configuration
+	hosted    bool // the data path knows the host
 
 	started, up  time.Time
 	rekeyAt      time.Time // of the IKE SA

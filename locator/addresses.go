@@ -107,7 +107,7 @@ func (e *Entry) SetForeign(now time.Time, fs []Foreign) {
 			known = &foreign{addr: addr, scope: ScopeOf(addr.Addr()), activeAt: t}
 			added = true
 		}
-		known.origin = f.Origin
+		known.origin, known.unlisted = e.originOf(addr, f.Origin), false
 		e.setLifetime(t, known, f.Lifetime)
 		next = append(next, known)
 	}
@@ -266,7 +266,8 @@ func (e *Entry) ensure(t instant, pair Pair, origin Origin) *path {
 	}
 	f := e.knownForeign(pair.Remote)
 	if f == nil {
-		f = &foreign{addr: pair.Remote, scope: ScopeOf(pair.Remote.Addr()), origin: origin, activeAt: t, renew: DefaultLifetime}
+		f = &foreign{addr: pair.Remote, scope: ScopeOf(pair.Remote.Addr()), origin: e.originOf(pair.Remote, origin),
+			unlisted: origin == Observed, activeAt: t, renew: DefaultLifetime}
 	}
 	if !acceptable(f.addr) || !pairable(l, f) || !e.admit(l, f) {
 		e.refused++
@@ -294,7 +295,7 @@ func (e *Entry) admit(l *local, f *foreign) bool {
 	if !slices.Contains(e.foreigns, f) {
 		observed := 0
 		for _, g := range e.foreigns {
-			observed += worse(g.origin == Observed)
+			observed += worse(g.unlisted)
 		}
 		if observed >= maxObserved && !e.dropObserved() {
 			return false
@@ -331,7 +332,7 @@ func (e *Entry) dropObserved() bool {
 	var oldest *foreign
 	for _, f := range e.foreigns {
 		used := e.current != nil && e.current.foreign == f || e.wanted != nil && e.wanted.foreign == f
-		if f.origin == Observed && !used && (oldest == nil || f.activeAt < oldest.activeAt) {
+		if f.unlisted && !used && (oldest == nil || f.activeAt < oldest.activeAt) {
 			oldest = f
 		}
 	}

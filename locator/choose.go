@@ -214,6 +214,19 @@ func (e *Entry) switchTo(t instant, p *path, why Cause) {
 	e.restart(t)
 }
 
+// Rejected tells that the peer does not take the pair (UNACCEPTABLE_ADDRESSES,
+// UNEXPECTED_NAT_DETECTED), whether packets get through or not. Another one is chosen.
+func (e *Entry) Rejected(now time.Time, pair Pair) {
+	t := e.advance(now)
+	if p := e.find(pair); p != nil && p == e.current {
+		e.condemn(t, p)
+		p.why, p.rejectedAt = PeerRejected, t
+		e.current = nil
+		e.raise(t, PeerRejected)
+	}
+	e.settle(t)
+}
+
 // condemn marks a current pair as failed.
 func (e *Entry) condemn(t instant, p *path) {
 	p.become(t, Failed, cond(e.alarm.cause == CauseNone, ProbeTimeout, e.alarm.cause))

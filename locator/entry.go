@@ -1,6 +1,7 @@
 package locator
 
 import (
+	"net/netip"
 	"time"
 )
 
@@ -12,8 +13,10 @@ type Entry struct {
 	policy *Policy
 	role   Role
 	random func() uint32
-	epoch  time.Time
-	now    instant
+	// vouched is nil when the peer has no certificate that lists addresses.
+	vouched Vouch
+	epoch   time.Time
+	now     instant
 
 	locals   []*local
 	foreigns []*foreign
@@ -54,6 +57,22 @@ type Jitter func() uint32
 
 func (j Jitter) apply(e *Entry) { e.random = j }
 
+// Vouch says which addresses the peer's certificate lists (RFC 3779). They are
+// Certified, however they came to be known, and need no check of return routability
+// (RFC 4621 §5.5).
+type Vouch func(netip.Addr) bool
+
+func (v Vouch) apply(e *Entry) { e.vouched = v }
+
+// originOf is the origin of an address of the peer: what the certificate says counts
+// for more than how the address was learnt.
+func (e *Entry) originOf(a netip.AddrPort, learnt Origin) Origin {
+	if learnt != Configured && e.vouched != nil && e.vouched(a.Addr()) {
+		return Certified
+	}
+	return learnt
+}
+
 // NewEntry returns the entry of an association that was just made over the current
 // pair, which therefore counts as verified and operational: the exchange that made
 // it did not complete without the peer receiving there. It has one locator a side
@@ -67,7 +86,7 @@ func NewEntry(p Policy, now time.Time, current Pair, options ...Option) *Entry {
 	}
 	current = plainPair(current)
 	l := &local{addr: current.Local, iface: current.Interface, scope: ScopeOf(current.Local.Addr())}
-	f := &foreign{addr: current.Remote, scope: ScopeOf(current.Remote.Addr()), origin: Learnt, activeAt: 1}
+	f := &foreign{addr: current.Remote, scope: ScopeOf(current.Remote.Addr()), origin: e.originOf(current.Remote, Learnt), activeAt: 1}
 	e.locals, e.foreigns = []*local{l}, []*foreign{f}
 	c := e.newPath(1, l, f)
 	c.heardAt, c.answeredAt, c.attempts = 1, 1, 0
@@ -124,6 +143,37 @@ func (e *Entry) Heard(now time.Time, pair Pair) {
 		e.heard(t, p)
 	}
 	e.settle(t)
+}
+
+// Sighted reports a fresh request of the peer that came over a pair that is not in
+// use: on a responder the peer is testing a path that it may move to one day. The
+// address is checked now, so that traffic can follow at once then; like any address
+// that a header shows it gets probes, no more. An address checked lately is left alone.
+func (e *Entry) Sighted(now time.Time, pair Pair) {
+	t := e.advance(now)
+	p := e.find(pair)
+	if p == nil && e.role == Responder {
+		p = e.ensure(t, pair, Observed)
+	}
+	if p == nil {
+		e.settle(t)
+		return
+	}
+	e.heard(t, p)
+	due := p.provenAt() == never || t.since(p.provenAt()) >= e.policy.ProofLifetime/2
+	rested := p.probedAt == never || t.since(p.probedAt) >= e.policy.RetryIdle
+	if e.role == Responder && p != e.current && p != e.wanted && due && rested && !p.foreign.origin.authorised() {
+		e.ask(t, p)
+	}
+	e.settle(t)
+}
+
+// NATOf says what is known of NATs on a pair.
+func (e *Entry) NATOf(pair Pair) NAT {
+	if p := e.find(pair); p != nil {
+		return p.nat
+	}
+	return NATUnknown
 }
 
 func (e *Entry) heard(t instant, p *path) {
@@ -258,7 +308,7 @@ func (e *Entry) proven(f *foreign) bool {
 // mayCarry says whether traffic may move to the path by the policy's check.
 func (e *Entry) mayCarry(p *path) bool {
 	switch {
-	case !p.usable():
+	case !p.usable(), p.rejectedAt != never && e.now.since(p.rejectedAt) < e.policy.HoldDown:
 		return false
 	case e.policy.Check == CheckNever || e.proven(p.foreign):
 		return true

@@ -135,6 +135,7 @@ type foreign struct {
 	addr     netip.AddrPort
 	scope    Scope
 	origin   Origin
+	unlisted bool // it was seen in a header, and no list names it
 	expired  bool
 	until    instant       // absolute end, or never
 	renew    time.Duration // or renewed by activity

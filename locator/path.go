@@ -35,6 +35,7 @@ type path struct {
 	askedAt     instant // somebody wants a probe at that time
 	shorterAt   instant // round trip shorter than the current pair's since
 	failedAt    instant // last failed while current
+	rejectedAt  instant // the peer did not accept it
 	batch       uint32  // number of the Probe that it was last part of
 	probes      uint32
 	answers     uint32
@@ -81,6 +82,9 @@ func (p *path) become(t instant, r Reachability, why Cause) {
 
 // lastOut returns when the last packet that we know of was sent on the pair.
 func (p *path) lastOut() instant { return max(p.probedAt, p.beatAt, p.bornAt) }
+
+// provenAt returns when the peer was last proven to be at the foreign address.
+func (p *path) provenAt() instant { return p.foreign.provenAt }
 
 // usable says whether the pair may be considered at all.
 func (p *path) usable() bool { return !p.foreign.expired }

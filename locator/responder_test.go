@@ -68,6 +68,64 @@ func TestResponderVerifiesBeforeItFollows(t *testing.T) {
 	w.wantCurrent(from)
 }
 
+func TestCertifiedAddressesNeedNoCheck(t *testing.T) {
+	vouch := Vouch(func(a netip.Addr) bool { return a == lte })
+	w := newWorld(t, Policy{}, peerAt("192.0.2.10:4500"), Responder, vouch)
+	from, listed, other := peerAt("192.0.2.10:4500"), peerAt("198.51.100.20:61000"), peerAt("198.51.100.21:61000")
+	w.e.Verify(w.now, listed)
+	w.obey()
+	w.wantSwitches(Switch{From: from, To: listed, Cause: PeerMoved, Verified: true})
+	if len(w.packets) != 0 {
+		t.Errorf("packets %v, want none", w.packets)
+	}
+	w.e.Verify(w.now, other)
+	w.obey()
+	w.wantCurrent(listed)
+	if len(w.packets) != 1 || w.packets[0].pair != other {
+		t.Errorf("packets %v, want one check of the address that is not listed", w.packets)
+	}
+	// A certificate may list many addresses; the peer's whims still cost little.
+	all := newWorld(t, Policy{}, from, Responder, Vouch(func(netip.Addr) bool { return true }))
+	for i := range 1000 {
+		all.e.Verify(all.now, peerAt(fmt.Sprintf("198.51.100.20:%d", 1024+i)))
+	}
+	if _, fs := all.e.Locators(); len(fs) > 16+maxObserved {
+		t.Errorf("%d locators", len(fs))
+	}
+}
+
+// TestResponderChecksWhatItSees has the peer test a path before it moves there: then
+// traffic follows at once.
+func TestResponderChecksWhatItSees(t *testing.T) {
+	w := gateway(t, Policy{})
+	from, to := peerAt("192.0.2.10:4500"), peerAt("198.51.100.20:61000")
+	w.up(30*time.Millisecond, to)
+	w.e.Sighted(w.now, to)
+	w.run(time.Second)
+	w.wantSwitches()
+	w.wantCurrent(from)
+	for range 10 { // proven now, nothing more is sent
+		w.e.Sighted(w.now, to)
+		w.run(10 * time.Second)
+	}
+	if n := w.since(start, to); n != 1 {
+		t.Errorf("%d probes, want one", n)
+	}
+	w.e.Verify(w.now, to)
+	w.obey()
+	w.wantSwitches(Switch{From: from, To: to, Cause: PeerMoved, Verified: true})
+	// Proof ages: it is renewed in time, but not often.
+	w = gateway(t, Policy{})
+	w.up(30*time.Millisecond, to)
+	for range 60 {
+		w.e.Sighted(w.now, to)
+		w.run(time.Minute)
+	}
+	if n := w.since(start, to); n < 6 || n > 12 {
+		t.Errorf("%d probes in an hour", n)
+	}
+}
+
 func TestResponderCheckFails(t *testing.T) {
 	w := gateway(t, Policy{})
 	from, to := peerAt("192.0.2.10:4500"), peerAt("198.51.100.20:61000")

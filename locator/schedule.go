@@ -124,6 +124,11 @@ func (e *Entry) standbyDue(p *path) instant {
 		}
 		return p.probedAt.add(doubled(e.firstGap(p), int(p.attempts)-2, e.policy.Keepalive))
 	}
+	if p.nat == NATUnknown && p.beats == 0 {
+		// One request of its own shows whether there is a NAT, and lets the peer check
+		// our address (see Sighted).
+		return max(p.answeredAt, e.proofAt.add(proofSpacing))
+	}
 	gap := e.interval(p)
 	if p.nat == NATAbsent {
 		gap *= time.Duration(e.policy.ProofEvery) // there is no binding to keep
@@ -279,7 +284,7 @@ func (e *Entry) leisurely(p *path) bool {
 // everywhere, and Reached asks for the proof afterwards.
 func (e *Entry) wantsFresh(p *path) bool {
 	if p.askedAt != never || p == e.wanted {
-		return p.verification != Verified
+		return p.verification != Verified || e.role == Responder && p != e.current
 	}
 	return !e.alarm.on && !e.proven(p.foreign)
 }

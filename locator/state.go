@@ -91,6 +91,7 @@ const (
 	UserRequest               // somebody asked for it
 	Authorized                // configuration or certificate vouches for the address
 	VerificationFailing       // the return routability check failed
+	PeerRejected              // the peer does not accept the pair
 )
 
 // String returns the stable code of the cause.
@@ -98,7 +99,8 @@ func (c Cause) String() string {
 	return name(int(c), "none", "connected", "local-added", "local-lost", "no-local-address", "foreign-added",
 		"foreign-withdrawn", "expired", "traffic-unanswered", "liveness-timeout", "peer-retransmits", "icmp-error",
 		"resumed", "network-changed", "probe-answered", "probe-timeout", "packet-heard", "peer-moved", "nat-changed",
-		"better-path", "shorter-rtt", "user-request", "authorized", "verification-failed")
+		"better-path", "shorter-rtt", "user-request", "authorized", "verification-failed",
+		"rejected-by-peer")
 }
 
 // MarshalText makes the states readable in JSON.

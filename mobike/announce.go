@@ -32,8 +32,13 @@ func (t *Task) tellAddresses(now time.Time) {
 	t.session.Request(now, func(x *ike.Exchange) bool {
 		t.announce = false
 		t.addAdditional(x, x.Pair, true)
+		addNoNATs(x)
 		return true
-	}, func(*ike.Exchange) {})
+	}, func(x *ike.Exchange) {
+		if x.Notify(message.UnexpectedNATDetected) != nil && t.noNATs.again() {
+			t.tellAddresses(x.Now)
+		}
+	})
 }
 
 // handleInformational reads a request of the peer: its address list, its update.
@@ -49,8 +54,11 @@ func (t *Task) handleInformational(x *ike.Exchange) error {
 	if list {
 		t.setForeign(x)
 	}
-	if update {
+	switch {
+	case update:
 		t.peerMoved(x)
+	case x.Pair != t.session.Path().Pair:
+		t.entry.Sighted(x.Now, x.Pair)
 	}
 	t.run(x.Now)
 	return nil

@@ -18,6 +18,19 @@ type natMapping struct {
 	hash []byte
 }
 
+// noteNAT tells the entry whether NAT detection has found a NAT on the pair of a
+// message. What a standard responder says of itself is not believed: it may only want
+// ESP in UDP.
+func (t *Task) noteNAT(x *ike.Exchange) {
+	local, peer := t.session.NAT()
+	if t.session.Role() == ike.Initiator && !t.session.OpenNAT() {
+		peer = false
+	}
+	if t.session.NATTraversal() {
+		t.entry.SetNAT(x.Now, x.Pair, local || peer)
+	}
+}
+
 // rememberMapping takes the answer to UPDATE_SA_ADDRESSES as the state that counts.
 func (t *Task) rememberMapping(x *ike.Exchange) {
 	if n := x.Notify(message.NATDetectionDestinationIP); n != nil {
@@ -62,8 +75,12 @@ func (t *Task) mappingUnknown() bool {
 // us follow for ESP; we ask first whether the peer is really there.
 func (t *Task) sourceChanged(now time.Time, seen locator.Pair) {
 	t.seen, t.seenAt = seen.Remote, now
-	_, peer := t.session.NAT()
-	if t.session.Role() != ike.Responder || !peer {
+	if t.session.Role() != ike.Responder {
+		return
+	}
+	if _, peer := t.session.NAT(); !peer {
+		// No mapping that could have changed: the peer has moved, and will say so.
+		t.entry.Sighted(now, seen)
 		return
 	}
 	t.entry.Verify(now, seen)

@@ -32,7 +32,9 @@ type Task struct {
 	flight  flight
 	probe   probe
 	update  update
+	hurry   hurry
 	nat     natMapping
+	noNATs  patience // with UNEXPECTED_NAT_DETECTED
 	repeat  allowance
 	seen    netip.AddrPort // where fresh ESP came from last, if not over the path
 	seenAt  time.Time
@@ -51,6 +53,7 @@ func (t *Task) Request(x *ike.Exchange) error {
 		x.Add(&message.Notify{Kind: message.MOBIKESupported})
 		t.locals = t.cfg.Local()
 		t.addAdditional(x, x.Pair, false)
+		addNoNATs(x)
 	case message.Informational:
 		if t.active && t.session.Role() == ike.Initiator {
 			x.AddNATDetection()
@@ -64,7 +67,7 @@ func (t *Task) HandleRequest(x *ike.Exchange) error {
 	switch {
 	case x.Type == message.IKEAuth:
 		t.offered = x.Notify(message.MOBIKESupported) != nil
-		return nil
+		return checkNoNATs(x)
 	case x.Type == message.Informational && t.active:
 		return t.handleInformational(x)
 	}
@@ -114,9 +117,8 @@ func (t *Task) begin(x *ike.Exchange) {
 		b := t.session.Random(4)
 		return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 	})
-	t.entry = locator.NewEntry(t.policyFor(x.Pair), x.Now, x.Pair, role, jitter)
-	local, peer := t.session.NAT()
-	t.entry.SetNAT(x.Now, x.Pair, local || peer && role == locator.Responder)
+	t.entry = locator.NewEntry(t.policyFor(x.Pair), x.Now, x.Pair, role, jitter, locator.Vouch(t.session.Certified))
+	t.noteNAT(x)
 	t.setForeign(x)
 	if len(t.locals) > 0 {
 		t.entry.SetLocal(x.Now, t.withCurrent(x.Pair))
@@ -153,7 +155,7 @@ func (t *Task) withCurrent(pair locator.Pair) []locator.Local {
 func (t *Task) setForeign(x *ike.Exchange) {
 	list := []locator.Foreign{{Addr: x.Pair.Remote, Origin: locator.Learnt}}
 	port := x.Pair.Remote.Port()
-	if t.session.Role() == ike.Responder {
+	if t.session.Role() == ike.Responder && t.session.NATTraversal() {
 		port = ike.NATTPort // behind a NAT the port of the header is good for that address only
 	}
 	for _, n := range message.Notifies(x.In) {

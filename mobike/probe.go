@@ -188,6 +188,9 @@ func (t *Task) answered(x *ike.Exchange, cookie []byte) {
 	if t.flight.only(x.Pair.Remote) {
 		t.entry.Answered(x.Now, x.Pair, 0)
 	}
+	if local, known := x.Translated(); known && len(t.flight.sent) == 1 {
+		t.entry.SetNAT(x.Now, x.Pair, local) // hashes are good for one pair
+	}
 	t.checkMapping(x)
 	t.run(x.Now)
 }
@@ -262,6 +265,9 @@ func (t *Task) Deadline() time.Time {
 		return t.begunAt
 	}
 	at, ok := t.entry.Deadline()
+	if h := t.hurry.at; !h.IsZero() && (!ok || h.Before(at)) {
+		return h
+	}
 	if !ok {
 		return time.Time{}
 	}
@@ -271,6 +277,7 @@ func (t *Task) Deadline() time.Time {
 // Tick implements ike.Timed.
 func (t *Task) Tick(now time.Time) {
 	t.begunAt = time.Time{}
+	t.hurryOn(now)
 	t.entry.Tick(now)
 	t.run(now)
 }

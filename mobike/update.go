@@ -27,6 +27,10 @@ func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 	if !t.silent.IsZero() {
 		gap = now.Sub(t.silent)
 	}
+	if s.Role() == ike.Initiator && d.To.Local.Addr() != d.From.Local.Addr() {
+		// Nobody is harmed by ESP in UDP for one round trip; without it a NAT drops it.
+		s.ExpectNAT(t.entry.NATOf(d.To) != locator.NATAbsent)
+	}
 	path := s.PathFor(d.To)
 	if s.Role() == ike.Initiator || d.Cause == locator.LocalLost {
 		s.MoveIKE(path)
@@ -37,10 +41,46 @@ func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 		return
 	}
 	if s.Outstanding() {
-		t.flight.note(now, []locator.Pair{d.To})
-		s.SendOutstanding([]locator.Pair{d.To})
+		t.repeatOver(now, d.To)
+		t.hurry = hurry{at: now.Add(hurryFirst), left: hurryTimes}
 	}
 	t.tellMove(now)
+}
+
+// hurry repeats the request that is outstanding at a move more often than its back-off:
+// the update waits for its answer, and whether the responder answers there at first may
+// depend on the order in which packets arrive.
+type hurry struct {
+	at   time.Time
+	left int
+}
+
+const (
+	hurryFirst = 10 * time.Millisecond // doubles
+	hurryTimes = 3
+)
+
+// hurryOn repeats the request if it is time.
+func (t *Task) hurryOn(now time.Time) {
+	h := &t.hurry
+	if h.at.IsZero() || now.Before(h.at) {
+		return
+	}
+	h.left--
+	if !t.session.Outstanding() || t.update.waiting && !t.update.pending {
+		*h = hurry{}
+		return
+	}
+	t.repeatOver(now, t.session.Path().Pair)
+	h.at = now.Add(hurryFirst << (hurryTimes - h.left))
+	if h.left == 0 {
+		*h = hurry{}
+	}
+}
+
+func (t *Task) repeatOver(now time.Time, pair locator.Pair) {
+	t.flight.note(now, []locator.Pair{pair})
+	t.session.SendOutstanding([]locator.Pair{pair})
 }
 
 // tellMove sends UPDATE_SA_ADDRESSES when it is its turn, for the pair that is
@@ -57,6 +97,7 @@ func (t *Task) tellMove(now time.Time) {
 		x.Add(&message.Notify{Kind: message.UpdateSAAddresses})
 		x.AddNATDetection()
 		t.addAdditional(x, x.Pair, true)
+		addNoNATs(x)
 		return true
 	}, t.updated)
 }
@@ -69,14 +110,16 @@ func (t *Task) updated(x *ike.Exchange) {
 	case t.update.pending || s.Path().Pair != t.update.pair:
 		t.tellMove(now) // overtaken: nothing in this answer counts
 		return
+	case x.Notify(message.UnexpectedNATDetected) != nil && t.noNATs.again():
+		t.tellMove(now) // somebody may have touched this one packet (RFC 4555 §3.9)
+		return
 	case x.Notify(message.UnacceptableAddresses) != nil, x.Notify(message.UnexpectedNATDetected) != nil:
-		// The responder stays where it was; look for a pair that it takes.
-		t.entry.Hint(now, t.update.pair, locator.NetworkChanged)
+		t.entry.Rejected(now, t.update.pair)
 	default:
+		t.noNATs = 0
 		t.rememberMapping(x)
 		path := x.DetectNAT()
-		local, _ := s.NAT()
-		t.entry.SetNAT(now, x.Pair, local)
+		t.noteNAT(x)
 		if x.Pair == s.Path().Pair && path != s.Path() {
 			s.MoveIKE(path)
 			s.MoveESP(path)
@@ -89,11 +132,31 @@ func (t *Task) updated(x *ike.Exchange) {
 // address has been checked (RFC 4555 §3.5).
 func (t *Task) peerMoved(x *ike.Exchange) {
 	s := t.session
-	path := x.DetectNAT()
-	_, peer := s.NAT()
-	s.MoveIKE(path)
+	s.MoveIKE(x.DetectNAT())
 	t.entry.Verify(x.Now, x.Pair)
-	t.entry.SetNAT(x.Now, x.Pair, peer)
+	t.noteNAT(x)
+}
+
+// patience counts how often something was tried again.
+type patience int
+
+// noNATsRetries is how often a message is repeated that arrived with other addresses
+// than it left with: one forged packet is no reason to give a path up (RFC 4555 §3.9).
+const noNATsRetries = 3
+
+// again says whether to try once more.
+func (p *patience) again() bool { *p++; return *p <= noNATsRetries }
+
+// addNoNATs tells the peer which addresses the message has, where NAT traversal is off
+// (RFC 4555 §3.9).
+func addNoNATs(x *ike.Exchange) {
+	if x.Session.NATTraversal() {
+		return
+	}
+	data := append(addrBytes(x.Pair.Local), addrBytes(x.Pair.Remote)...)
+	data = binary.BigEndian.AppendUint16(data, x.Pair.Local.Port())
+	data = binary.BigEndian.AppendUint16(data, x.Pair.Remote.Port())
+	x.Add(&message.Notify{Kind: message.NoNATsAllowed, Data: data})
 }
 
 // checkNoNATs compares NO_NATS_ALLOWED with the header (RFC 4555 §3.9).
@@ -114,16 +177,17 @@ func checkNoNATs(x *ike.Exchange) error {
 
 func addrBytes(a netip.AddrPort) []byte { return a.Addr().Unmap().AsSlice() }
 
-// allowance bounds how often an answer is repeated to an address that the peer has not
-// been proven to be at. A peer whose answer was lost on its way moves on and repeats its
-// request from elsewhere; so may somebody who has recorded it. The one that really
-// moved sends fresh ESP from there too.
+// allowance bounds how often an answer is repeated to addresses that the peer has not
+// been proven to be at. A peer that tests several paths, or moves on while its request is
+// under way, repeats it from elsewhere at once. Later, so may somebody who has recorded
+// it; the one that really moved sends fresh ESP from there too.
 type allowance struct {
 	since time.Time
 	used  int
 }
 
 const (
+	promptly    = time.Second // after the first answer
 	freshFor    = 30 * time.Second
 	repeatLimit = 8 // of one answer
 )
@@ -137,7 +201,8 @@ func (t *Task) AnswerAgain(now time.Time, pair locator.Pair) bool {
 	if slices.ContainsFunc(known, func(l locator.Locator) bool { return l.Addr == pair.Remote && !l.Proven.IsZero() }) {
 		return true
 	}
-	if pair.Remote != t.seen || now.Sub(t.seenAt) > freshFor {
+	fresh := pair.Remote == t.seen && now.Sub(t.seenAt) <= freshFor
+	if !fresh && now.Sub(t.session.Answered()) > promptly {
 		return false
 	}
 	if t.repeat.since != t.session.Answered() {

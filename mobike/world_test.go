@@ -70,6 +70,8 @@ type world struct {
 	traffic time.Duration // interval of echo requests, zero for none
 	policy  locator.Policy
 	allUp   bool // all uplinks from the start
+	// tune changes the policies of client and gateway.
+	tune func(client, server *ike.Policy)
 }
 
 func psk(id auth.Identity) ([]byte, bool) { return []byte("secret"), true }
@@ -114,6 +116,9 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	cp.RequestIPv4, cp.UnansweredAfter = true, unansweredAfter
 	cp.Extensions = []ike.Extension{New(Config{Policy: w.policy, Local: w.client.locals})}
 
+	if w.tune != nil {
+		w.tune(&cp, &sp)
+	}
 	w.server.start(ike.Config{Responder: &ike.ResponderConfig{Policy: &sp}})
 	w.client.start(ike.Config{})
 	id, err := w.client.engine.Initiate(w.net.Now(), &cp, locator.Pair{Local: netip.AddrPortFrom(addrA, 500), Remote: netip.AddrPortFrom(srv1, 500)})

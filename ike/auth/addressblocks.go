@@ -70,6 +70,44 @@ func certificateBlocks(c *x509.Certificate) (addressBlocks, error) {
 	return nil, nil
 }
 
+// AddressSet holds IP addresses as ranges; the zero set is empty.
+type AddressSet []addressRange
+
+// Contains says whether an address is in the set.
+func (s AddressSet) Contains(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(s, func(r addressRange) bool {
+		return r.from.Is4() == a.Is4() && r.from.Compare(a) <= 0 && a.Compare(r.to) <= 0
+	})
+}
+
+// certifiedAddresses are the unicast addresses that the first certificate of a
+// verified chain may use; none if it does not say.
+func certifiedAddresses(chain []*x509.Certificate) AddressSet {
+	var allowed addressBlocks
+	for i, c := range slices.Backward(chain) {
+		blocks, err := certificateBlocks(c)
+		if err == nil && blocks != nil {
+			blocks, err = blocks.within(allowed, i == len(chain)-1)
+		}
+		if err != nil {
+			return nil // checkAddressBlocks has passed the chain, so this does not happen
+		}
+		allowed = blocks
+	}
+	var set AddressSet
+	for family, block := range allowed {
+		if len(family) == 2 || family[2] == safiUnicast {
+			set = append(set, block.ranges...)
+		}
+	}
+	return set
+}
+
+// safiUnicast is the subsequent address family identifier of unicast forwarding
+// (RFC 3779 §2.2.3.3). A family without one holds for every use.
+const safiUnicast = 1
+
 // within resolves inheritance, and checks that all addresses are allowed.
 func (blocks addressBlocks) within(allowed addressBlocks, root bool) (addressBlocks, error) {
 	resolved := make(addressBlocks, len(blocks))

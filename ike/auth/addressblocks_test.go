@@ -107,12 +107,14 @@ func TestAddressBlocksInChain(t *testing.T) {
 		root, inter, leaf []string
 		want              error
 		says              string
+		holds, lacks      []string // addresses that the leaf may use or not
 	}{
-		{name: "within", root: list("10.0.0.0/8"), inter: list("10.1.0.0/16"), leaf: list("10.1.2.0/24")},
+		{name: "within", root: list("10.0.0.0/8"), inter: list("10.1.0.0/16"), leaf: list("10.1.2.0/24"),
+			holds: list("10.1.2.0", "10.1.2.255", "::ffff:10.1.2.3"), lacks: list("10.1.1.255", "10.1.3.0", "::a01:203")},
 		{name: "several", root: list("10.0.0.0/8", "192.0.2.0/24"), inter: list("10.1.0.0/16", "192.0.2.0/25"), leaf: list("192.0.2.1/32")},
 		{name: "inherited", root: list("10.0.0.0/8"), inter: list("inherit"), leaf: list("10.255.0.0/16")},
-		{name: "inherited by all", root: list("10.0.0.0/8"), inter: list("inherit"), leaf: list("inherit")},
-		{name: "only authorities", root: list("10.0.0.0/8"), inter: list("10.0.0.0/8")},
+		{name: "inherited by all", root: list("10.0.0.0/8"), inter: list("inherit"), leaf: list("inherit"), holds: list("10.0.0.0", "10.255.255.255"), lacks: list("11.0.0.0", "9.255.255.255")},
+		{name: "only authorities", root: list("10.0.0.0/8"), inter: list("10.0.0.0/8"), lacks: list("10.0.0.1")},
 		{name: "only the root", root: list("10.0.0.0/8")},
 		{name: "everything", root: list("0.0.0.0/0"), inter: list("0.0.0.0/0"), leaf: list("255.255.255.255/32")},
 		{name: "beyond the intermediate", root: list("10.0.0.0/8"), inter: list("10.1.0.0/16"), leaf: list("10.2.0.0/24"), want: ErrBadCertificate, says: "10.2.0.0 to 10.2.0.255"},
@@ -131,12 +133,26 @@ func TestAddressBlocksInChain(t *testing.T) {
 			r := remote(root)
 			r.Cache = NewCache(4)
 			for range 2 {
-				_, err := r.VerifyChain(testNow, mustIdentity(t, laptop), certs(leaf, inter), nil)
+				chain, err := r.verifyChain(testNow, mustIdentity(t, laptop), certs(leaf, inter), nil)
 				if !errors.Is(err, tc.want) || err != nil && !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("got %v, want %v that says %q", err, tc.want, tc.says)
 				}
+				if err == nil {
+					wantCertified(t, certifiedAddresses(chain), tc.holds, tc.lacks)
+				}
 			}
 		})
+	}
+}
+
+func wantCertified(t *testing.T, set AddressSet, holds, lacks []string) {
+	t.Helper()
+	for want, list := range map[bool][]string{true: holds, false: lacks} {
+		for _, a := range list {
+			if set.Contains(netip.MustParseAddr(a)) != want {
+				t.Errorf("%s is certified: %v, want %v", a, !want, want)
+			}
+		}
 	}
 }
 

@@ -15,21 +15,27 @@ import (
 
 // VerifyPeer checks all that a peer showed to prove itself with a signature: the
 // certificates in its CERT payloads for the identity it claims (see VerifyChain),
-// and the AUTH payload with the key of its certificate (see VerifySignature). It
-// returns that certificate. This is the work of public keys, and takes a while.
-func (r *Remote) VerifyPeer(now time.Time, id Identity, a *message.Auth, payloads []*message.Cert, octets []byte) (*x509.Certificate, error) {
+// and the AUTH payload with the key of its certificate (see VerifySignature). This is
+// the work of public keys, and takes a while.
+func (r *Remote) VerifyPeer(now time.Time, id Identity, a *message.Auth, payloads []*message.Cert, octets []byte) (Verified, error) {
 	certs, crls, err := ParseCertPayloads(payloads)
 	if err != nil {
-		return nil, err
+		return Verified{}, err
 	}
-	leaf, err := r.VerifyChain(now, id, certs, crls)
+	chain, err := r.verifyChain(now, id, certs, crls)
 	if err != nil {
-		return nil, err
+		return Verified{}, err
 	}
-	if err := VerifySignature(a, leaf.PublicKey, octets); err != nil {
-		return nil, fmt.Errorf("%s: %w", id, err)
+	if err := VerifySignature(a, chain[0].PublicKey, octets); err != nil {
+		return Verified{}, fmt.Errorf("%s: %w", id, err)
 	}
-	return leaf, nil
+	return Verified{Certificate: chain[0], Addresses: certifiedAddresses(chain)}, nil
+}
+
+// Verified is what the certificates of a proved peer say.
+type Verified struct {
+	Certificate *x509.Certificate // the peer's own
+	Addresses   AddressSet        // that its authorities let it use (RFC 3779)
 }
 
 // VerifyChain decides whether the certificates that a peer sent, its own first,
@@ -41,6 +47,15 @@ func (r *Remote) VerifyPeer(now time.Time, id Identity, a *message.Auth, payload
 //
 // It does not check that the peer holds the private key: see VerifySignature.
 func (r *Remote) VerifyChain(now time.Time, id Identity, certs []*x509.Certificate, crls []*x509.RevocationList) (*x509.Certificate, error) {
+	chain, err := r.verifyChain(now, id, certs, crls)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
+}
+
+// verifyChain is VerifyChain, and returns the chain up to the root.
+func (r *Remote) verifyChain(now time.Time, id Identity, certs []*x509.Certificate, crls []*x509.RevocationList) ([]*x509.Certificate, error) {
 	if !r.AllowSignature {
 		return nil, fmt.Errorf("%w: certificates are not allowed for %s", ErrMethodRefused, id)
 	}
@@ -54,28 +69,30 @@ func (r *Remote) VerifyChain(now time.Time, id Identity, certs []*x509.Certifica
 		return nil, fmt.Errorf("%w: %s sent none: its certificate has to be in the IKE_AUTH message", ErrNoCertificate, id)
 	}
 	leaf := certs[0]
-	if err := r.verify(now, leaf, certs[1:], crls); err != nil {
+	chain, err := r.verify(now, leaf, certs[1:], crls)
+	if err != nil {
 		return nil, fmt.Errorf("certificate %s of %s: %w", describe(leaf), id, err)
 	}
 	if err := MatchCertificate(leaf, id); err != nil {
 		return nil, err
 	}
-	return leaf, nil
+	return chain, nil
 }
 
-// verify checks everything about a certificate but its identity.
-func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Certificate, crls []*x509.RevocationList) error {
+// verify checks everything about a certificate but its identity, and returns its
+// chain.
+func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Certificate, crls []*x509.RevocationList) ([]*x509.Certificate, error) {
 	if err := CheckPublicKey(leaf.PublicKey); err != nil {
-		return err
+		return nil, err
 	}
 	// When a remembered chain is no longer good there may be another, through a
 	// renewed intermediate for instance.
 	if chain := r.Cache.chain(leaf); len(chain) > 0 && r.isRoot(chain[len(chain)-1]) && r.checkChain(now, chain, crls) == nil {
-		return nil
+		return chain, nil
 	}
 	chains, err := r.buildChains(now, leaf, others)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// There is more than one chain only with cross-certified authorities; one good
 	// chain is enough.
@@ -87,13 +104,13 @@ func (r *Remote) verify(now time.Time, leaf *x509.Certificate, others []*x509.Ce
 		}
 		if err == nil {
 			r.Cache.addChain(chain)
-			return nil
+			return chain, nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
-	return first
+	return nil, first
 }
 
 // checkChain checks what is not in the signatures of a chain, or changes with time.

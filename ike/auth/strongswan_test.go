@@ -78,11 +78,11 @@ func TestStrongSwanCertificates(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := &Remote{ID: Any(), AllowSignature: true, Roots: roots, Usage: tc.usage, CRLs: tc.crls, RequireCRL: tc.require}
-			cert, err := r.VerifyPeer(testNow, local.ID, proof, CertPayloads(local), octets)
+			proved, err := r.VerifyPeer(testNow, local.ID, proof, CertPayloads(local), octets)
 			if !errors.Is(err, tc.want) {
 				t.Errorf("%s, %s, %s: got %v, want %v", tc.peer, kind, tc.id, err, tc.want)
 			}
-			if err == nil && !cert.Equal(local.Certificate()) {
+			if err == nil && !proved.Certificate.Equal(local.Certificate()) {
 				t.Errorf("%s, %s: another certificate", tc.peer, kind)
 			}
 		}

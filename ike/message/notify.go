@@ -96,6 +96,11 @@ const (
 	UseAggfrag                    NotifyType = 16442 // 9347 §7.3
 	SupportedAuthMethods          NotifyType = 16443 // 9593 §3.2
 	SAResourceInfo                NotifyType = 16444 // 9611 §5.1
+
+	// UDPEncapsulation is of the private range: the sender says openly whether it
+	// wants ESP in UDP on every path, so that NAT detection can tell the truth. Its
+	// data is the true NAT_DETECTION_SOURCE_IP hash if it does, and empty if not.
+	UDPEncapsulation NotifyType = 63302
 )
 
 var notifyNames = map[NotifyType]string{
@@ -172,6 +177,7 @@ var notifyNames = map[NotifyType]string{
 	UseAggfrag:                    "USE_AGGFRAG",
 	SupportedAuthMethods:          "SUPPORTED_AUTH_METHODS",
 	SAResourceInfo:                "SA_RESOURCE_INFO",
+	UDPEncapsulation:              "UDP_ENCAPSULATION",
 }
 
 // String returns the name of the type as in its RFC.
