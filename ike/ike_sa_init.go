@@ -43,10 +43,15 @@ func (i *initState) zero() {
 // Initiate starts a session with the peer at pair.Remote. Its end, good or bad, is
 // told by an Established or a Closed action.
 func (e *Engine) Initiate(now time.Time, p *Policy, pair locator.Pair) (SessionID, error) {
+	return e.initiate(now, nil, p, pair)
+}
+
+func (e *Engine) initiate(now time.Time, r *Race, p *Policy, pair locator.Pair) (SessionID, error) {
 	if len(p.IKE) == 0 || len(p.IKE[0].KE) == 0 {
 		return 0, errors.New("policy has no IKE proposal with a key exchange method")
 	}
 	s := e.newSession(now, p, Initiator, pair)
+	r.enter(s)
 	s.connectBy = now.Add(2 * s.connectTimeout())
 	s.sa = &ikeSA{session: s, role: Initiator, state: saInit, spii: e.newSPI()}
 	s.sa.init = &initState{ni: e.random(nonceLen)}
@@ -155,6 +160,10 @@ func (r *saInitRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		s.finish(now, reason.MalformedMessage, 0, "IKE_SA_INIT response: "+err.Error())
 		return
 	}
+	if !s.race.won(now, s) {
+		return
+	}
+	s.race = nil
 	sa.nextID = 1
 	sa.alg = alg
 	sa.init.nr = nr

@@ -34,6 +34,7 @@ type Session struct {
 	deletedEarly []uint32
 	tasks        []Task
 
+	race     *Race // until IKE_SA_INIT is answered; nil without rivals
 	path     esp.Path
 	nat      natState
 	peer     auth.Identity

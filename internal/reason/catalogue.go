@@ -81,6 +81,16 @@ var groups = []group{
 			Severity: SeverityError,
 		},
 		{
+			Code:     OtherAddressAnswered,
+			Title:    "Another address of the gateway answered first, and the connection goes on there",
+			Severity: SeverityInfo,
+		},
+		{
+			Code:     PeerAnswered,
+			Title:    "The other side answers to new connections: this was asked because an existing one is silent",
+			Severity: SeverityInfo,
+		},
+		{
 			Code:     PathFailed,
 			Title:    "No working path is left to the other side",
 			Hint:     "The client looks for another one by itself.",

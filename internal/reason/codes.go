@@ -20,6 +20,8 @@ const (
 	NoNetwork             Code = "no-network"
 	DNSFailed             Code = "dns-failed"
 	UDPBlocked            Code = "udp-blocked"
+	OtherAddressAnswered  Code = "other-address-answered"
+	PeerAnswered          Code = "peer-answered"
 	PathFailed            Code = "path-failed"
 	PathUnverified        Code = "path-unverified"
 	UnexpectedNAT         Code = "unexpected-nat-detected"
