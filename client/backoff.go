@@ -11,9 +11,10 @@ const (
 	permanentFirst     = time.Minute
 	permanentMost      = 10 * time.Minute
 	retryJitter        = 0.2
-	steadyAfter        = 30 * time.Second // a session that lasted so long was a success
-	degradedPatience   = 15 * time.Second // traffic out without traffic in
-	degradedUnanswered = 2                // transmissions of one request
+	uplinkPause        = 300 * time.Millisecond // the least, when a new uplink ends the wait
+	steadyAfter        = 30 * time.Second       // a session that lasted so long was a success
+	degradedPatience   = 15 * time.Second       // traffic out without traffic in
+	degradedUnanswered = 2                      // transmissions of one request
 )
 
 // backoff counts failures in a row.

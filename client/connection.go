@@ -16,9 +16,6 @@ import (
 
 // Times of a connection.
 const (
-	// nextPatience is how long a gateway's address may be silent before the next one
-	// is tried, if there is one.
-	nextPatience = 4 * time.Second
 	// closePatience is how long an orderly end waits for the gateway: time to repeat
 	// the Delete once or twice.
 	closePatience = 1500 * time.Millisecond
@@ -134,7 +131,7 @@ func (c *connection) run(ctx context.Context) {
 			break
 		}
 		first = false
-		if !c.pause(ctx, c.backoff.next(permanent(f.code))) {
+		if !c.pause(ctx, f) {
 			break
 		}
 	}
@@ -166,18 +163,32 @@ func asFailure(err error) *failure {
 	return &failure{code: reason.InternalError, detail: err.Error()}
 }
 
-// pause waits before the next attempt; false means that there will be none.
-func (c *connection) pause(ctx context.Context, d time.Duration) bool {
-	at := time.Now().Add(d)
-	c.set(func(l *live) { l.state, l.step, l.retryAt = c.searching(), "", at })
+// pause waits before the next attempt; false means that there will be none. When the
+// ways out of this machine change meanwhile, what failed may work now; not so what the
+// gateway or the credentials are to blame for.
+func (c *connection) pause(ctx context.Context, after *failure) bool {
+	d := c.backoff.next(permanent(after.code))
+	began := time.Now()
+	c.set(func(l *live) { l.state, l.step, l.retryAt = c.searching(), "", began.Add(d) })
 	c.log.Info("trying again", "profile", c.profile.Name, "in", d.Round(100*time.Millisecond).String())
+	var changed <-chan struct{}
+	if c.stack != nil && !permanent(after.code) {
+		changed = c.stack.Uplinks()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-changed:
+			// Links that flap do not make a storm of attempts.
+			changed = nil
+			timer.Reset(max(0, min(time.Until(began.Add(d)), time.Until(began.Add(uplinkPause)))))
+			c.backoff.reset()
+		case <-timer.C:
+			return true
+		}
 	}
 }
 

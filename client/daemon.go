@@ -28,7 +28,8 @@ type Daemon struct {
 	machine  Machine
 	system   Lookup
 
-	hub hub
+	memory *memory
+	hub    hub
 
 	// commands lets one "up" or "down" through at a time.
 	commands chan struct{}
@@ -59,7 +60,7 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 
 func newDaemon(cfg *Config, version string, log *slog.Logger, machine Machine) *Daemon {
 	return &Daemon{
-		cfg: cfg, log: log, version: version, machine: machine, system: systemLookup,
+		cfg: cfg, log: log, version: version, machine: machine, system: systemLookup, memory: newMemory(),
 		commands: make(chan struct{}, 1), journal: NewJournal(1),
 	}
 }
@@ -248,7 +249,7 @@ func (d *Daemon) start(p *profile.Profile, cfg connectionConfig) {
 	d.rememberError()
 	cfg.generation, cfg.profile, cfg.log, cfg.machine = d.generation, p, d.log, d.machine
 	cfg.newStack, cfg.random, cfg.changed = d.newStack, rand.Float64, d.hub.changed
-	cfg.resolver = &resolver{system: d.system, beside: besideLookup(d.machine)}
+	cfg.resolver = &resolver{system: d.system, beside: besideLookup(d.machine), memory: d.memory}
 	c := startConnection(d.life, cfg)
 	d.current = c
 	go d.whenOver(c)

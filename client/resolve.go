@@ -5,22 +5,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/client/dns"
-	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 )
 
 // resolveTimeout bounds one look-up of the gateway's name.
 const resolveTimeout = 5 * time.Second
 
-// Lookup finds the addresses of a host name.
-type Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+// Lookup finds the addresses of a host name in one family; network is "ip4" or "ip6".
+type Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 // resolver finds the gateway's addresses. It remembers the last good ones: when the
 // network is bad the name servers are as far away as everything else.
@@ -29,82 +27,80 @@ type resolver struct {
 	// past the tunnel: while routes lead into a tunnel that is down, or resolv.conf
 	// names servers in it, nobody else can be asked.
 	system, beside Lookup
-	known          map[string][]netip.Addr
+	memory         *memory
 }
 
-// candidates returns the addresses of the gateway in the order to try them, each
-// with the entry of the profile it comes from.
-func (r *resolver) candidates(ctx context.Context, servers []string, tunnelInPlace bool) ([]candidate, error) {
-	var out []candidate
-	var failed []string
-	for _, server := range servers {
-		addrs, err := r.resolve(ctx, server, tunnelInPlace)
-		if err != nil {
-			failed = append(failed, err.Error())
-		}
-		for _, a := range addrs {
-			if !slices.ContainsFunc(out, func(c candidate) bool { return c.addr == a }) {
-				out = append(out, candidate{server, a})
-			}
-		}
-	}
-	if len(out) == 0 {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, &failure{code: reason.DNSFailed, detail: strings.Join(failed, "; ")}
-	}
-	return out, nil
+// memory is what is known of gateways from before; it outlives a connection.
+type memory struct {
+	mu     sync.Mutex
+	known  map[string][]netip.Addr // by entry of the profile: all addresses of the last look-up
+	worked map[string]netip.Addr   // the one that a session was made with
 }
 
-// candidate is one address to try.
-type candidate struct {
-	server string
-	addr   netip.Addr
+func newMemory() *memory {
+	return &memory{known: map[string][]netip.Addr{}, worked: map[string]netip.Addr{}}
 }
 
-func (r *resolver) resolve(ctx context.Context, server string, tunnelInPlace bool) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(server); err == nil {
-		return []netip.Addr{a.Unmap()}, nil
-	}
+func (m *memory) of(server string) (known []netip.Addr, worked netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[server], m.worked[server]
+}
+
+func (m *memory) learn(server string, addrs []netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[server] = addrs
+}
+
+func (m *memory) connected(c candidate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.worked[c.server] = c.addr
+}
+
+// search begins to look up the entries of a profile, all of them and both families at
+// once, so that none waits for another. It goes on until ctx ends.
+func (r *resolver) search(ctx context.Context, servers []string, tunnelInPlace bool) *search {
 	lookup := r.system
 	if tunnelInPlace {
 		lookup = r.beside
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	addrs, err := lookup(ctx, server)
-	if err != nil || len(addrs) == 0 {
-		if known := r.known[server]; len(known) > 0 {
-			return known, nil
+	s := &search{changed: make(chan struct{}, 1)}
+	began := time.Now()
+	for _, server := range servers {
+		e := &entry{server: server, began: began}
+		s.entries = append(s.entries, e)
+		if a, err := netip.ParseAddr(server); err == nil {
+			e.literal(a.Unmap())
+			continue
 		}
-		return nil, fmt.Errorf("find the address of %s: %w", server, orEmpty(err))
+		e.known, e.worked = r.memory.of(server)
+		for i, network := range families {
+			go func() {
+				ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+				defer cancel()
+				addrs, err := lookup(ctx, network, server)
+				if all := s.found(e, i, addrs, err); len(all) > 0 {
+					r.memory.learn(server, all)
+				}
+			}()
+		}
 	}
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	if r.known == nil {
-		r.known = map[string][]netip.Addr{}
-	}
-	r.known[server] = addrs
-	return addrs, nil
+	return s
 }
 
-func orEmpty(err error) error {
-	if err == nil {
-		return fmt.Errorf("the name has no address")
-	}
-	return err
-}
+// families are looked up side by side, IPv6 is preferred (RFC 8305 §4).
+var families = [...]string{"ip6", "ip4"}
 
 // systemLookup asks the resolver of this machine.
-func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+func systemLookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, network, host)
 }
 
 // besideLookup asks the machine's own name servers through marked sockets.
 func besideLookup(m Machine) Lookup {
-	return func(ctx context.Context, host string) ([]netip.Addr, error) {
+	return func(ctx context.Context, network, host string) ([]netip.Addr, error) {
 		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 			var markErr error
 			if err := c.Control(func(fd uintptr) {
@@ -114,6 +110,14 @@ func besideLookup(m Machine) Lookup {
 			}
 			return markErr
 		}}
-		return dns.Lookup(m.NameServers(), d.DialContext).LookupNetIP(ctx, "ip", host)
+		return dns.Lookup(m.NameServers(), d.DialContext).LookupNetIP(ctx, network, host)
 	}
+}
+
+// describe says why an entry has no address.
+func describe(server string, err error) string {
+	if err == nil {
+		return fmt.Sprintf("find the address of %s: the name has no address", server)
+	}
+	return fmt.Sprintf("find the address of %s: %v", server, err)
 }

@@ -20,16 +20,25 @@ type uplinks struct {
 	extension *mobike.Extension
 	policy    locator.Policy
 	addresses atomic.Pointer[[]locator.Local]
+	changed   chan struct{} // a token: they are others now
 }
 
 func newUplinks() *uplinks {
-	u := &uplinks{policy: locator.DefaultPolicy()}
+	u := &uplinks{policy: locator.DefaultPolicy(), changed: make(chan struct{}, 1)}
 	u.addresses.Store(&[]locator.Local{})
 	u.extension = mobike.New(mobike.Config{Policy: u.policy, Announce: true, Local: u.list})
 	return u
 }
 
 func (u *uplinks) list() []locator.Local { return *u.addresses.Load() }
+
+func (u *uplinks) set(now []locator.Local) {
+	u.addresses.Store(&now)
+	select {
+	case u.changed <- struct{}{}:
+	default:
+	}
+}
 
 // roam makes a policy for sessions that move.
 func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
@@ -44,7 +53,7 @@ func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
 func (s *stack) watchUplinks(ctx context.Context) {
 	cfg := netmon.Config{Log: s.log, NeedRoute: true, Ignore: func(name string) bool { return name == s.name }}
 	netmon.Watch(ctx, cfg, func(now []locator.Local) {
-		s.uplinks.addresses.Store(&now)
+		s.uplinks.set(now)
 		s.log.Debug("uplinks", "addresses", uplinkNames(now))
 		s.shard.Do(func(at time.Time, e shard.Engine) {
 			if engine, ok := e.(*ike.Engine); ok {

@@ -28,8 +28,13 @@ const ikePort = 500
 
 // Stack carries the sessions of a connection: sockets, TUN device, data path, engine.
 type Stack interface {
-	// Initiate starts a session with the gateway at an address.
-	Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr) (ike.SessionID, error)
+	// Initiate starts a session with the gateway at an address, as one of several in
+	// a race; the error may be ike.ErrRaceDecided.
+	Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (ike.SessionID, error)
+	// LocalFor returns the address that packets to a gateway leave from.
+	LocalFor(remote netip.Addr) (netip.Addr, error)
+	// Uplinks delivers a token when the ways out of this machine have changed.
+	Uplinks() <-chan struct{}
 	// Session returns a snapshot; it is false when the session is gone.
 	Session(ctx context.Context, id ike.SessionID) (ike.SessionInfo, bool)
 	// CreateChild asks for a Child SA; it shows in the snapshots when it is there.
@@ -153,9 +158,7 @@ func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
 		s.shard.Run(ctx)
 	}()
 	go s.watchDevice(ctx)
-	if cfg.MOBIKE {
-		go s.watchUplinks(ctx)
-	}
+	go s.watchUplinks(ctx)
 	in.stack.Store(s)
 	return nil
 }
@@ -207,23 +210,46 @@ func (s *stack) lastInbound(id ike.SessionID) time.Time {
 	return st.LastIn
 }
 
-func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr) (id ike.SessionID, err error) {
+// competitor is the part of the engine that drivers of gateways do without.
+type competitor interface {
+	Compete(now time.Time, r *ike.Race, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
+}
+
+func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (id ike.SessionID, err error) {
 	if s.mobile {
 		p = s.uplinks.roam(p)
 	}
-	local, _, err := s.transport.LocalAddressFor(remote)
+	local, err := s.LocalFor(remote)
 	if err != nil {
-		return 0, &failure{code: reason.NoNetwork, detail: err.Error()}
+		return 0, err
 	}
 	pair := locator.Pair{
 		Local:  netip.AddrPortFrom(local, s.transport.LocalPort(transport.IKE)),
 		Remote: netip.AddrPortFrom(remote, ikePort),
 	}
-	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) { id, err = e.Initiate(now, p, pair) })
+	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
+		c, ok := e.(competitor)
+		if !ok {
+			err = errors.New("this engine runs no races")
+			return
+		}
+		if err = ctx.Err(); err != nil {
+			return // nobody would know of the session
+		}
+		id, err = c.Compete(now, race, p, pair)
+	})
 	if callErr != nil {
 		return 0, callErr
 	}
 	return id, err
+}
+
+func (s *stack) LocalFor(remote netip.Addr) (netip.Addr, error) {
+	local, _, err := s.transport.LocalAddressFor(remote)
+	if err != nil {
+		return local, &failure{code: reason.NoNetwork, detail: err.Error()}
+	}
+	return local, nil
 }
 
 func (s *stack) Session(ctx context.Context, id ike.SessionID) (info ike.SessionInfo, ok bool) {
@@ -261,6 +287,7 @@ func (s *stack) Abort(id ike.SessionID, why reason.Code) {
 func (s *stack) Stats(id ike.SessionID) (esp.Stats, error) { return s.path.QueryHost(esp.HostID(id)) }
 func (s *stack) Events() <-chan ike.Action                 { return s.events }
 func (s *stack) Failed() <-chan struct{}                   { return s.failed }
+func (s *stack) Uplinks() <-chan struct{}                  { return s.uplinks.changed }
 func (s *stack) Device() (string, int)                     { return s.name, s.path.MTU() }
 
 func (s *stack) Ports() []uint16 {
