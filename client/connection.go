@@ -232,6 +232,7 @@ func (c *connection) attempt(ctx context.Context, first bool) error {
 		connecting, cancel = context.WithTimeoutCause(ctx, c.timeout, errTooLong)
 		defer cancel()
 	}
+	began := time.Now()
 	info, err := c.connect(connecting)
 	if err != nil {
 		return c.explainTimeout(connecting, err)
@@ -243,7 +244,7 @@ func (c *connection) attempt(ctx context.Context, first bool) error {
 	}
 	c.set(func(l *live) { l.state, l.step, l.problem = Connected, "", nil })
 	c.log.Info("connected", "profile", c.profile.Name, "gateway", info.Peer.String(), "path", info.Path.Pair.String(),
-		"addresses", info.Config.Addresses, "algorithms", info.Algorithms.String(), "took", up.Sub(info.Started).Round(time.Millisecond).String())
+		"addresses", info.Config.Addresses, "algorithms", info.Algorithms.String(), "took", up.Sub(began).Round(time.Millisecond).String())
 	err = c.hold(ctx, info.ID)
 	if time.Since(up) >= steadyAfter {
 		c.backoff.reset()

@@ -17,7 +17,7 @@ import (
 // authPatience is how long a gateway that has answered IKE_SA_INIT may take for
 // IKE_AUTH while it has other addresses: what lets small packets through on port 500
 // may stop larger ones, or port 4500.
-const authPatience = 8 * time.Second
+const authPatience = 5 * time.Second
 
 // errAgain says that a race is to begin anew.
 var errAgain = errors.New("another address may do")
@@ -231,7 +231,8 @@ func (r *race) impatient(ctx context.Context) error {
 }
 
 // moved looks at the attempts after the network of this machine has changed. Those
-// that began from an address which is not the one to use any more begin anew.
+// that began from an address which is not the one to use any more begin anew; the
+// others ask again at once: the cable may have been out for a moment.
 func (r *race) moved(ctx context.Context) error {
 	again := false
 	for id, cand := range r.flying {
@@ -241,6 +242,7 @@ func (r *race) moved(ctx context.Context) error {
 		}
 		local, err := r.c.stack.LocalFor(cand.addr)
 		if err == nil && local == info.Path.Pair.Local.Addr() {
+			r.c.stack.Repeat(id)
 			continue
 		}
 		again = true

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -116,8 +117,12 @@ func besideLookup(m Machine) Lookup {
 
 // describe says why an entry has no address.
 func describe(server string, err error) string {
-	if err == nil {
+	var dnsErr *net.DNSError
+	switch {
+	case err == nil:
 		return fmt.Sprintf("find the address of %s: the name has no address", server)
+	case errors.As(err, &dnsErr) && dnsErr.IsTimeout:
+		return fmt.Sprintf("find the address of %s: no name server answered within %s", server, resolveTimeout)
 	}
 	return fmt.Sprintf("find the address of %s: %v", server, err)
 }

@@ -31,6 +31,8 @@ type Stack interface {
 	// Initiate starts a session with the gateway at an address, as one of several in
 	// a race; the error may be ike.ErrRaceDecided.
 	Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (ike.SessionID, error)
+	// Repeat sends the request once more that a session waits with.
+	Repeat(id ike.SessionID)
 	// LocalFor returns the address that packets to a gateway leave from.
 	LocalFor(remote netip.Addr) (netip.Addr, error)
 	// Uplinks delivers a token when the ways out of this machine have changed.
@@ -213,6 +215,7 @@ func (s *stack) lastInbound(id ike.SessionID) time.Time {
 // competitor is the part of the engine that drivers of gateways do without.
 type competitor interface {
 	Compete(now time.Time, r *ike.Race, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
+	Repeat(now time.Time, id ike.SessionID)
 }
 
 func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (id ike.SessionID, err error) {
@@ -250,6 +253,14 @@ func (s *stack) LocalFor(remote netip.Addr) (netip.Addr, error) {
 		return local, &failure{code: reason.NoNetwork, detail: err.Error()}
 	}
 	return local, nil
+}
+
+func (s *stack) Repeat(id ike.SessionID) {
+	s.shard.Do(func(now time.Time, e shard.Engine) {
+		if c, ok := e.(competitor); ok {
+			c.Repeat(now, id)
+		}
+	})
 }
 
 func (s *stack) Session(ctx context.Context, id ike.SessionID) (info ike.SessionInfo, ok bool) {

@@ -293,6 +293,20 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// TestRepeat: a request whose back-off has grown long is sent at once when asked for.
+func TestRepeat(t *testing.T) {
+	l := newLab(t, 1, clientPolicy(), serverPolicy())
+	l.filter = func(datagram) bool { return false }
+	l.advance(12 * time.Second)
+	l.filter = nil
+	l.client.engine.Repeat(l.now, l.id)
+	l.client.engine.Repeat(l.now, 4711)
+	l.run()
+	if len(l.client.established) != 1 {
+		t.Errorf("not connected: %s", describeClosed(l.client))
+	}
+}
+
 func TestLostMessages(t *testing.T) {
 	// Each of the first eight datagrams is lost once; the session comes up all the same.
 	for lost := range 8 {

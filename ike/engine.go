@@ -271,6 +271,18 @@ func (e *Engine) Close(now time.Time, id SessionID, why reason.Code) {
 	}
 }
 
+// Repeat sends the request that a session waits with once more, and begins its back-off
+// anew: what was in the way may have gone.
+func (e *Engine) Repeat(now time.Time, id SessionID) {
+	s := e.sessions[id]
+	if s == nil || s.sa == nil || s.sa.out == nil {
+		return
+	}
+	s.sa.out.interval = firstRetransmit
+	s.sa.send(now)
+	e.reschedule(s)
+}
+
 // Abort ends a session at once, without a word to the peer.
 func (e *Engine) Abort(now time.Time, id SessionID, why reason.Code) {
 	if s := e.sessions[id]; s != nil {
