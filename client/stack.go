@@ -105,7 +105,7 @@ func (i *inlet) HandleIKE(pair locator.Pair, data []byte) {
 }
 
 // HandleESP hands ESP packets to the data path.
-func (i *inlet) HandleESP(batch []transport.ESPPacket) {
+func (i *inlet) HandleESP(batch []transport.ESPTrain) {
 	if s := i.stack.Load(); s != nil {
 		s.path.HandleESP(batch)
 	}

@@ -42,19 +42,19 @@ func newAEAD(sa *SA, layout Layout) (*aead, error) {
 
 // seal uses the sequence number as IV: RFC 4106 §3.1 asks for an IV that never
 // repeats under a key, and a sequence number never does.
-func (a *aead) seal(s *Scratch, pkt []byte, seq uint64) error {
+func (a *aead) seal(s *Scratch, pkt, text []byte, seq uint64) error {
 	binary.BigEndian.PutUint64(pkt[headerLen:], seq)
-	return a.protect(s, pkt, seq)
+	return a.protect(s, pkt, text, seq)
 }
 
-// protect encrypts a packet whose IV is in place.
-func (a *aead) protect(s *Scratch, pkt []byte, seq uint64) error {
+// protect encrypts text into a packet whose IV is in place.
+func (a *aead) protect(s *Scratch, pkt, text []byte, seq uint64) error {
 	k := a.key.Load()
 	if k == nil {
 		return ErrClosed
 	}
-	text := pkt[a.layout.Headroom() : len(pkt)-a.layout.ICVLen]
-	k.cipher.Seal(text[:0], a.nonce(s, k, pkt), text, a.associated(s, pkt, seq))
+	at := a.layout.Headroom()
+	k.cipher.Seal(pkt[at:at], a.nonce(s, k, pkt), text, a.associated(s, pkt, seq))
 	return nil
 }
 

@@ -103,24 +103,23 @@ func (c *cbc) worker() (*cbcWorker, error) {
 	return c.newWorker()
 }
 
-func (c *cbc) seal(s *Scratch, pkt []byte, seq uint64) error {
+func (c *cbc) seal(s *Scratch, pkt, text []byte, seq uint64) error {
 	clear(s.block[:])
 	binary.BigEndian.PutUint64(s.block[8:], seq)
 	c.ivs.Encrypt(pkt[headerLen:headerLen+aes.BlockSize], s.block[:])
-	return c.protect(s, pkt, seq)
+	return c.protect(s, pkt, text, seq)
 }
 
-// protect encrypts and authenticates a packet whose IV is in place.
-func (c *cbc) protect(s *Scratch, pkt []byte, seq uint64) error {
+// protect encrypts text into a packet whose IV is in place, and authenticates it.
+func (c *cbc) protect(s *Scratch, pkt, text []byte, seq uint64) error {
 	w, err := c.worker()
 	if err != nil {
 		return err
 	}
 	defer c.pool.Put(w)
 	body := len(pkt) - c.layout.ICVLen
-	text := pkt[c.layout.Headroom():body]
 	w.enc.SetIV(pkt[headerLen : headerLen+aes.BlockSize])
-	w.enc.CryptBlocks(text, text)
+	w.enc.CryptBlocks(pkt[c.layout.Headroom():body], text)
 	copy(pkt[body:], c.tag(w, s, pkt[:body], seq))
 	return nil
 }

@@ -11,6 +11,8 @@ const (
 	headerLen = 8
 	// trailerLen is Pad Length and Next Header (RFC 4303 §2.4, §2.6).
 	trailerLen = 2
+	// maxTrailer is the longest padding with its trailer.
+	maxTrailer = 16 + trailerLen
 	// minSPI is the first SPI outside the reserved range (RFC 4303 §2.1).
 	minSPI = 256
 

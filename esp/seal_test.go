@@ -119,6 +119,42 @@ func TestSealOpen(t *testing.T) {
 	}
 }
 
+// Sealing from one buffer to another gives the same packet as sealing in place, and
+// leaves the payload and what lies behind it as they were.
+func TestSealTo(t *testing.T) {
+	for _, a := range testAlgorithms {
+		t.Run(a.name, func(t *testing.T) {
+			from, other := a.pair(t, true)
+			for n := range 70 {
+				seq := uint64(n + 1)
+				memory := bytes.Repeat([]byte{byte(n)}, n+MaxTailroom)
+				want := bytes.Clone(memory)
+				dst := make([]byte, from.Layout().SealedLen(n))
+				pkt, err := from.SealTo(new(Scratch), dst, memory[:n], NextHeaderIPv4, seq)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(memory, want) {
+					t.Fatalf("%d octets: the payload or what is behind it has changed", n)
+				}
+				if len(pkt) != len(dst) {
+					t.Fatalf("%d octets: sealed to %d, announced %d", n, len(pkt), len(dst))
+				}
+				opened, err := other.Open(new(Scratch), nil, pkt)
+				if err != nil || !bytes.Equal(opened.Payload, want[:n]) {
+					t.Fatalf("%d octets: opened %x, %v", n, opened.Payload, err)
+				}
+				if _, err := from.SealTo(new(Scratch), dst[1:], memory[:n], NextHeaderIPv4, seq); !errors.Is(err, ErrBufferTooSmall) {
+					t.Fatalf("short destination: %v", err)
+				}
+				if _, err := from.SealTo(new(Scratch), dst, memory[:n:n+1], NextHeaderIPv4, seq); !errors.Is(err, ErrBufferTooSmall) {
+					t.Fatalf("no room behind the payload: %v", err)
+				}
+			}
+		})
+	}
+}
+
 func TestEveryFlippedBitIsRefused(t *testing.T) {
 	for _, a := range testAlgorithms {
 		t.Run(a.name, func(t *testing.T) {
@@ -174,7 +210,7 @@ func sealPlain(t testing.TB, s *Sealer, plain []byte, seq uint64) []byte {
 	binary.BigEndian.PutUint32(pkt, s.spi)
 	binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
 	copy(pkt[s.layout.Headroom():], plain)
-	if err := s.transform.seal(new(Scratch), pkt, seq); err != nil {
+	if err := s.transform.seal(new(Scratch), pkt, textOf(pkt, s.layout), seq); err != nil {
 		t.Fatal(err)
 	}
 	return pkt

@@ -90,11 +90,37 @@ func (s *Sealer) Seal(scratch *Scratch, buf []byte, off, n int, nextHeader uint8
 	if start < 0 || n < 0 || end > len(buf) {
 		return nil, ErrBufferTooSmall
 	}
-	pkt := buf[start:end:end]
+	text := buf[off : end-s.layout.ICVLen]
+	writeTrailer(text[n:], pad, nextHeader)
+	return s.seal(scratch, buf[start:end:end], text, seq)
+}
+
+// SealTo is Seal from one buffer to another, which is how a packet gets to where it
+// is sent from without being copied. The packet is written to the beginning of dst,
+// which needs room for Layout().SealedLen(len(payload)) octets. Behind the payload
+// there must be MaxTailroom octets of capacity, which are used and put back as they
+// were.
+func (s *Sealer) SealTo(scratch *Scratch, dst, payload []byte, nextHeader uint8, seq uint64) ([]byte, error) {
+	n := len(payload)
+	pad := s.layout.padLen(n)
+	tail := pad + trailerLen
+	end := s.layout.Headroom() + n + tail + s.layout.ICVLen
+	if end > len(dst) || n+tail > cap(payload) {
+		return nil, ErrBufferTooSmall
+	}
+	text := payload[:n+tail]
+	kept := scratch.tail[:tail]
+	copy(kept, text[n:])
+	writeTrailer(text[n:], pad, nextHeader)
+	pkt, err := s.seal(scratch, dst[:end:end], text, seq)
+	copy(text[n:], kept)
+	return pkt, err
+}
+
+func (s *Sealer) seal(scratch *Scratch, pkt, text []byte, seq uint64) ([]byte, error) {
 	binary.BigEndian.PutUint32(pkt, s.spi)
 	binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
-	writeTrailer(buf[off+n:], pad, nextHeader)
-	if err := s.transform.seal(scratch, pkt, seq); err != nil {
+	if err := s.transform.seal(scratch, pkt, text, seq); err != nil {
 		return nil, err
 	}
 	return pkt, nil

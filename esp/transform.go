@@ -15,6 +15,7 @@ type Scratch struct {
 	aad   [12]byte
 	block [16]byte
 	sum   [64]byte
+	tail  [maxTrailer]byte
 }
 
 // transform protects packets with one key, for any number of goroutines.
@@ -22,8 +23,9 @@ type Scratch struct {
 // A packet is SPI to ICV. Sequence numbers are 64-bit; without ESN their high
 // half is zero.
 type transform interface {
-	// seal writes IV and ICV and encrypts what is between them.
-	seal(s *Scratch, pkt []byte, seq uint64) error
+	// seal writes IV and ICV and encrypts text into what is between them. Text is
+	// either there already or in memory that does not overlap pkt.
+	seal(s *Scratch, pkt, text []byte, seq uint64) error
 	// open authenticates pkt and decrypts into dst, which is either the ciphertext
 	// itself or memory that does not overlap it. Nothing is left in dst when it fails.
 	open(s *Scratch, dst, pkt []byte, seq uint64) ([]byte, error)

@@ -76,7 +76,7 @@ type Options struct {
 }
 
 type espHandler interface {
-	HandleESP(batch []transport.ESPPacket)
+	HandleESP(batch []transport.ESPTrain)
 }
 
 // door takes what the transport receives: IKE for the shards, ESP for the data path.

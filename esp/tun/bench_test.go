@@ -21,11 +21,11 @@ func BenchmarkTunnel(b *testing.B) {
 				left, right := tunnel(b, true)
 				add(left, right, alg, 1)
 				right.dev.discard = true
-				batch := make([]transport.ESPPacket, 0, train)
-				left.sender.deliver = func(_ locator.Pair, udp bool, pkts [][]byte) {
+				batch := make([]transport.ESPTrain, 0, train)
+				left.sender.deliver = func(_ locator.Pair, udp bool, trains []transport.Train) {
 					batch = batch[:0]
-					for _, p := range pkts {
-						batch = append(batch, transport.ESPPacket{Pair: pairBA, UDP: udp, Data: p})
+					for _, t := range trains {
+						batch = append(batch, transport.ESPTrain{Pair: pairBA, UDP: udp, Train: t})
 					}
 					right.dp.HandleESP(batch)
 				}
@@ -33,10 +33,11 @@ func BenchmarkTunnel(b *testing.B) {
 				for range train {
 					pkts = append(pkts, udpPacket("10.0.0.1", "10.1.0.1", size-28))
 				}
+				frames := framesOf(pkts...)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for i := 0; i < b.N; i += train {
-					left.push(pkts...)
+					left.pushFrames(frames)
 				}
 			})
 		}
@@ -67,7 +68,7 @@ func BenchmarkOutboundHosts(b *testing.B) {
 	for _, hosts := range []int{1, 100, 10000} {
 		b.Run(fmt.Sprint(hosts), func(b *testing.B) {
 			s := manyHosts(b, hosts)
-			s.sender.deliver = func(locator.Pair, bool, [][]byte) {}
+			s.sender.deliver = func(locator.Pair, bool, []transport.Train) {}
 			addr := netip.MustParseAddr("10.1.0.0")
 			var pkts [][]byte
 			for i := range 8192 {
@@ -77,11 +78,12 @@ func BenchmarkOutboundHosts(b *testing.B) {
 				pkts = append(pkts, udpPacket("10.0.0.1", addr.String(), 600))
 				addr = addr.Next()
 			}
+			frames := framesOf(pkts...)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := 0; i < b.N; i += 64 {
 				at := i % len(pkts)
-				s.push(pkts[at : at+64]...)
+				s.pushFrames(frames[at : at+64])
 			}
 		})
 	}

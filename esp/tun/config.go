@@ -4,7 +4,8 @@
 // Every packet runs to completion in the goroutine that received it: the one that
 // reads the TUN device seals and sends, the ones that read sockets open and write
 // to the TUN device. Nothing is queued between goroutines, no lock is taken per
-// packet, and nothing is allocated per packet.
+// packet, and nothing is allocated per packet. Super-packets stay whole from the
+// device to the socket and back; package vnet cuts and joins them.
 //
 // What it does about packet sizes: TCP connections learn the inner MTU from the
 // MSS option of their SYN segments, which is lowered in both directions. A packet
@@ -26,9 +27,8 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tun"
-
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -40,8 +40,8 @@ const DefaultMTU = 1380
 // reads the TUN device and from the one for keepalives; the packets may be reused
 // after a call returns.
 type Sender interface {
-	// SendESP sends packets, SPI to ICV, over one pair, in UDP or as protocol 50.
-	SendESP(pair locator.Pair, udp bool, pkts [][]byte) error
+	// SendESP sends trains of packets over one pair, in UDP or as protocol 50.
+	SendESP(pair locator.Pair, udp bool, trains []transport.Train) error
 	// SendKeepalive sends a NAT keepalive (RFC 3948 §2.3).
 	SendKeepalive(pair locator.Pair) error
 }
@@ -51,7 +51,7 @@ type Config struct {
 	// Device is the TUN device; the data path owns it from New on, also when New
 	// fails. Without one a device is created with Name, which may hold a pattern
 	// such as "vpn%d", and MTU, zero for DefaultMTU. It has no address and is down.
-	Device tun.Device
+	Device Device
 	Name   string
 	MTU    int
 	// Send may be left out when it is set with SetSender.
@@ -91,7 +91,7 @@ func (c *Config) createDevice() error {
 	if c.Name == "" {
 		return errors.New("a TUN device needs a name, such as \"vpn%d\"")
 	}
-	dev, err := tun.CreateTUN(c.Name, c.MTU)
+	dev, err := openDevice(c.Name, c.MTU)
 	if err != nil {
 		return fmt.Errorf("create TUN device %q: %w (it takes CAP_NET_ADMIN and /dev/net/tun)", c.Name, err)
 	}

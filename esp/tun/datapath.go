@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tun"
-
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/ratelimit"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
@@ -27,7 +25,7 @@ var (
 // DataPath implements esp.DataPath and takes the ESP packets of a transport.
 type DataPath struct {
 	cfg  Config
-	dev  tun.Device
+	dev  Device
 	log  *slog.Logger
 	base time.Time // instants are kept as time since base
 
@@ -118,7 +116,7 @@ func (d *DataPath) Err() error {
 
 // HandleESP opens a batch of packets and writes them to the TUN device. It is
 // called by the receiving goroutines of the transport.
-func (d *DataPath) HandleESP(batch []transport.ESPPacket) {
+func (d *DataPath) HandleESP(batch []transport.ESPTrain) {
 	w := d.inbound.take(d)
 	w.run(batch)
 	d.inbound.give(w)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -116,8 +117,10 @@ func TestRekeyWithoutLoss(t *testing.T) {
 	const rekeys, batch = 30, 5
 	a, b := tunnel(t, true)
 	a.dev.discard, b.dev.discard = true, true
-	deliver := func(s *side) func(locator.Pair, bool, [][]byte) {
-		return func(pair locator.Pair, udp bool, pkts [][]byte) { s.receive(pair.Reverse(), udp, pkts...) }
+	deliver := func(s *side) func(locator.Pair, bool, []transport.Train) {
+		return func(pair locator.Pair, udp bool, trains []transport.Train) {
+			s.dp.HandleESP(arrived(pair.Reverse(), udp, trains))
+		}
 	}
 	a.sender.deliver, b.sender.deliver = deliver(b), deliver(a)
 
@@ -570,8 +573,10 @@ func TestDeviceLoop(t *testing.T) {
 	a, b := tunnel(t, true)
 	add(a, b, algorithms[0], 1)
 	arrived := make(chan int, 1)
-	a.sender.deliver = func(_ locator.Pair, _ bool, pkts [][]byte) { arrived <- len(pkts) }
-	a.dev.in <- [][]byte{udpPacket("10.0.0.1", "10.1.0.1", 1), udpPacket("10.0.0.1", "10.1.0.1", 2)}
+	a.sender.deliver = func(_ locator.Pair, _ bool, trains []transport.Train) { arrived <- trains[0].Packets() }
+	second := make([]byte, vnet.HeaderLen+100)
+	a.dev.ready = [][]byte{second[:putFrame(second, udpPacket("10.0.0.1", "10.1.0.1", 2))]}
+	a.dev.in <- udpPacket("10.0.0.1", "10.1.0.1", 2)
 	if n := <-arrived; n != 2 {
 		t.Fatalf("%d packets in the train", n)
 	}
@@ -582,7 +587,7 @@ func TestDeviceLoop(t *testing.T) {
 	for range maxReadFailures - 1 {
 		a.dev.in <- nil
 	}
-	a.dev.in <- [][]byte{udpPacket("10.0.0.1", "10.1.0.1", 3)} // it recovers
+	a.dev.in <- udpPacket("10.0.0.1", "10.1.0.1", 3) // it recovers
 	<-arrived
 	close(a.dev.in) // for good
 	<-a.dp.Done()
@@ -607,11 +612,11 @@ func TestNoAllocationPerPacket(t *testing.T) {
 		a, b := tunnel(t, true)
 		add(a, b, alg, 1)
 		b.dev.discard = true
-		batch := make([]transport.ESPPacket, 0, 64)
-		a.sender.deliver = func(_ locator.Pair, udp bool, pkts [][]byte) {
+		batch := make([]transport.ESPTrain, 0, 64)
+		a.sender.deliver = func(_ locator.Pair, udp bool, trains []transport.Train) {
 			batch = batch[:0]
-			for _, p := range pkts {
-				batch = append(batch, transport.ESPPacket{Pair: pairBA, UDP: udp, Data: p})
+			for _, t := range trains {
+				batch = append(batch, transport.ESPTrain{Pair: pairBA, UDP: udp, Train: t})
 			}
 			b.dp.HandleESP(batch)
 		}
@@ -619,7 +624,8 @@ func TestNoAllocationPerPacket(t *testing.T) {
 		for range 32 {
 			pkts = append(pkts, udpPacket("10.0.0.1", "10.1.0.1", 1000))
 		}
-		if n := testing.AllocsPerRun(testIters, func() { a.push(pkts...) }); n >= 1 {
+		frames := framesOf(pkts...)
+		if n := testing.AllocsPerRun(testIters, func() { a.pushFrames(frames) }); n >= 1 {
 			t.Errorf("%s: %.1f allocations per batch of 32", alg.name, n)
 		}
 		if st, _ := b.dp.QueryChild(1); st.InPackets != 32*(testIters+1) {
@@ -632,7 +638,7 @@ func TestNoAllocationPerPacket(t *testing.T) {
 // traffic: no packet may find that the keys it was about to use are gone.
 func TestRemoveWaitsForSealers(t *testing.T) {
 	a, _ := tunnel(t, true)
-	a.sender.deliver = func(locator.Pair, bool, [][]byte) {}
+	a.sender.deliver = func(locator.Pair, bool, []transport.Train) {}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	install := func(id esp.ChildID) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,22 +14,24 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
 // fakeDevice is a TUN device in memory: read hands out what the test puts in,
-// write collects.
+// write collects packets.
 type fakeDevice struct {
 	mtu   int
-	batch int
-	in    chan [][]byte // batches of packets for Read; nil makes it fail once
+	in    chan []byte // packets for a Read that waits; nil makes it fail once
+	ready [][]byte    // frames for Reads that do not wait
 
 	failures atomic.Int32
 
 	mu      sync.Mutex
 	written [][]byte
+	frames  int
 	discard bool
 	failing error
 
@@ -38,46 +41,70 @@ type fakeDevice struct {
 }
 
 func newFakeDevice() *fakeDevice {
-	return &fakeDevice{mtu: 1400, batch: 128, in: make(chan [][]byte), closed: make(chan struct{}), events: make(chan tun.Event, 4)}
+	return &fakeDevice{mtu: 1400, in: make(chan []byte), closed: make(chan struct{}), events: make(chan tun.Event, 4)}
 }
 
-func (f *fakeDevice) File() *os.File           { return nil }
 func (f *fakeDevice) MTU() (int, error)        { return f.mtu, nil }
 func (f *fakeDevice) Name() (string, error)    { return "fake0", nil }
 func (f *fakeDevice) Events() <-chan tun.Event { return f.events }
-func (f *fakeDevice) BatchSize() int           { return f.batch }
+func (f *fakeDevice) JoinsUDP() bool           { return true }
 
 func (f *fakeDevice) Close() error {
 	f.once.Do(func() { close(f.closed) })
 	return nil
 }
 
-func (f *fakeDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+func (f *fakeDevice) Read(frame []byte, wait bool) (int, error) {
+	if !wait {
+		return f.nextReady(frame), nil
+	}
 	select {
 	case <-f.closed:
 		return 0, os.ErrClosed
-	case pkts := <-f.in:
-		if pkts == nil {
+	case pkt := <-f.in:
+		if pkt == nil {
 			f.failures.Add(1)
 			return 0, f.failing
 		}
-		for i, p := range pkts {
-			sizes[i] = copy(bufs[i][offset:], p)
-		}
-		return len(pkts), nil
+		return putFrame(frame, pkt), nil
 	}
 }
 
-func (f *fakeDevice) Write(bufs [][]byte, offset int) (int, error) {
+// nextReady is used by the goroutine that pushes, never by the reader: between two
+// tests' pushes nothing is ready.
+func (f *fakeDevice) nextReady(frame []byte) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.ready) == 0 {
+		return 0
+	}
+	n := copy(frame, f.ready[0])
+	f.ready = f.ready[1:]
+	return n
+}
+
+// putFrame writes a packet behind a header that asks for nothing.
+func putFrame(frame, pkt []byte) int {
+	clear(frame[:vnet.HeaderLen])
+	return vnet.HeaderLen + copy(frame[vnet.HeaderLen:], pkt)
+}
+
+func (f *fakeDevice) Write(pieces [][]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.discard {
-		return len(bufs), nil
+		return nil
 	}
-	for _, b := range bufs {
-		f.written = append(f.written, bytes.Clone(b[offset:]))
+	var s vnet.Super
+	frame := append(bytes.Join(pieces, nil), make([]byte, esp.MaxTailroom)...)
+	if err := s.Parse(frame[:len(frame)-esp.MaxTailroom]); err != nil {
+		return err
 	}
-	return len(bufs), nil
+	for i := range s.Segments() {
+		f.written = append(f.written, bytes.Clone(s.Segment(i)))
+	}
+	f.frames++
+	return nil
 }
 
 // take returns what was written since the last call.
@@ -94,6 +121,8 @@ type sent struct {
 	pair locator.Pair
 	udp  bool
 	pkts [][]byte
+
+	trains int
 }
 
 // fakeSender records what is sent, or hands it to deliver.
@@ -102,12 +131,12 @@ type fakeSender struct {
 	sent       []sent
 	keepalives []locator.Pair
 	err        error
-	deliver    func(pair locator.Pair, udp bool, pkts [][]byte)
+	deliver    func(pair locator.Pair, udp bool, trains []transport.Train)
 }
 
-func (f *fakeSender) SendESP(pair locator.Pair, udp bool, pkts [][]byte) error {
+func (f *fakeSender) SendESP(pair locator.Pair, udp bool, trains []transport.Train) error {
 	if f.deliver != nil {
-		f.deliver(pair, udp, pkts)
+		f.deliver(pair, udp, trains)
 		return nil
 	}
 	f.mu.Lock()
@@ -115,9 +144,11 @@ func (f *fakeSender) SendESP(pair locator.Pair, udp bool, pkts [][]byte) error {
 	if f.err != nil {
 		return f.err
 	}
-	s := sent{pair: pair, udp: udp}
-	for _, p := range pkts {
-		s.pkts = append(s.pkts, bytes.Clone(p))
+	s := sent{pair: pair, udp: udp, trains: len(trains)}
+	for _, t := range trains {
+		for p := range slices.Chunk(t.Data, t.Size) {
+			s.pkts = append(s.pkts, bytes.Clone(p))
+		}
 	}
 	f.sent = append(f.sent, s)
 	return nil
@@ -214,22 +245,50 @@ func (s *side) must(err error) {
 
 // push carries packets as if they had been read from the device, and returns when
 // that is done.
-func (s *side) push(pkts ...[]byte) {
+func (s *side) push(pkts ...[]byte) { s.pushFrames(framesOf(pkts...)) }
+
+// framesOf puts the device's header in front of packets.
+func framesOf(pkts ...[]byte) (frames [][]byte) {
+	for _, p := range pkts {
+		frame := make([]byte, vnet.HeaderLen+len(p))
+		putFrame(frame, p)
+		frames = append(frames, frame)
+	}
+	return frames
+}
+
+// pushFrames does the same for frames and allocates nothing.
+func (s *side) pushFrames(frames [][]byte) {
 	s.pushing.Lock()
 	defer s.pushing.Unlock()
-	for i, p := range pkts {
-		s.out.sizes[i] = copy(s.out.bufs[i][outOffset:], p)
+	s.dev.mu.Lock()
+	s.dev.ready = frames
+	s.dev.mu.Unlock()
+	for {
+		n, _ := s.out.read(false)
+		if n == 0 {
+			return
+		}
+		s.out.batch(n)
 	}
-	s.out.process(len(pkts), s.dp.cfg.Now())
 }
 
 // receive hands ESP packets to the data path.
 func (s *side) receive(pair locator.Pair, udp bool, pkts ...[]byte) {
-	batch := make([]transport.ESPPacket, len(pkts))
+	batch := make([]transport.ESPTrain, len(pkts))
 	for i, p := range pkts {
-		batch[i] = transport.ESPPacket{Pair: pair, UDP: udp, Data: bytes.Clone(p)}
+		batch[i] = transport.ESPTrain{Pair: pair, UDP: udp, Train: transport.Train{Data: bytes.Clone(p), Size: len(p)}}
 	}
 	s.dp.HandleESP(batch)
+}
+
+// arrived is what the other side's transport makes of trains.
+func arrived(pair locator.Pair, udp bool, trains []transport.Train) (batch []transport.ESPTrain) {
+	for _, t := range trains {
+		t.Data = bytes.Clone(t.Data)
+		batch = append(batch, transport.ESPTrain{Pair: pair, UDP: udp, Train: t})
+	}
+	return batch
 }
 
 func (s *side) expectEvents(want ...esp.EventKind) {

@@ -9,8 +9,8 @@ import (
 
 // A transport is what carries the packets of a data path.
 var (
-	_ Sender                                        = (*transport.Transport)(nil)
-	_ interface{ HandleESP([]transport.ESPPacket) } = (*DataPath)(nil)
+	_ Sender                                       = (*transport.Transport)(nil)
+	_ interface{ HandleESP([]transport.ESPTrain) } = (*DataPath)(nil)
 )
 
 // FuzzInbound gives a live data path the input as a datagram with a live SPI, and

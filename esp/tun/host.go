@@ -50,18 +50,18 @@ func checkPath(p esp.Path) error {
 }
 
 // sameSource reports whether a packet came from where the path leads to.
-func sameSource(p *esp.Path, pkt *transport.ESPPacket) bool {
-	remote, source := p.Pair.Remote, pkt.Pair.Remote
-	if p.UDP != pkt.UDP || remote.Addr().Unmap() != source.Addr().Unmap() {
+func sameSource(p *esp.Path, t *transport.ESPTrain) bool {
+	remote, source := p.Pair.Remote, t.Pair.Remote
+	if p.UDP != t.UDP || remote.Addr().Unmap() != source.Addr().Unmap() {
 		return false
 	}
 	return !p.UDP || remote.Port() == source.Port()
 }
 
 // sameDestination reports whether a packet came to where the path starts from.
-func sameDestination(p *esp.Path, pkt *transport.ESPPacket) bool {
+func sameDestination(p *esp.Path, t *transport.ESPTrain) bool {
 	local := p.Pair.Local.Addr()
-	return !local.IsValid() || local.IsUnspecified() || local.Unmap() == pkt.Pair.Local.Addr().Unmap()
+	return !local.IsValid() || local.IsUnspecified() || local.Unmap() == t.Pair.Local.Addr().Unmap()
 }
 
 // child is a Child SA pair.

@@ -6,30 +6,27 @@ import (
 	"sync"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 )
 
-const (
-	// inboundBatch is how many packets are written to the device at once: as many as
-	// it can coalesce into one super-packet and some.
-	inboundBatch = 128
-	// inboundSpare is how many workers are kept for reuse: about one for each socket.
-	inboundSpare = 8
-)
+// inboundSpare is how many workers are kept for reuse: about one for each socket.
+const inboundSpare = 8
 
 // inbound carries packets from the network to the TUN device. A worker belongs to
 // one HandleESP call at a time.
 //
-// Packets are decrypted out of the transport's memory into the worker's: that is
-// the copy which gives them room in front for the device's header, and room behind
-// for the packets that coalesce with them.
+// Packets are opened in the transport's memory, and written from there: those that
+// the kernel can take as one leave in one call that names their pieces.
 type inbound struct {
 	d       *DataPath
-	slots   [][]byte
-	out     [][]byte
+	joiner  *vnet.Joiner
 	scratch esp.Scratch
 	inner   esp.Inner
 	stamp   int64
+
+	last      esp.Inner // the packet before, which was let in by lastChild
+	lastChild *child
 }
 
 // inboundPool keeps workers. Unlike a sync.Pool it does not give them up when
@@ -52,6 +49,7 @@ func (p *inboundPool) take(d *DataPath) *inbound {
 }
 
 func (p *inboundPool) give(w *inbound) {
+	w.lastChild = nil // keep no removed Child SA alive
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.spare) < inboundSpare {
@@ -60,57 +58,46 @@ func (p *inboundPool) give(w *inbound) {
 }
 
 func newInbound(d *DataPath) *inbound {
-	w := &inbound{d: d, slots: make([][]byte, inboundBatch), out: make([][]byte, 0, inboundBatch)}
-	// One block, of which only the pages that packets reach become memory. A slot
-	// holds the largest packet, and any ciphertext a datagram can carry.
-	const size = deviceOffset + maxPacket + 1
-	block := make([]byte, inboundBatch*size)
-	for i := range w.slots {
-		w.slots[i] = block[i*size : (i+1)*size : (i+1)*size]
-	}
+	w := &inbound{d: d}
+	w.joiner = vnet.NewJoiner(w.write, d.dev.JoinsUDP())
 	return w
 }
 
 // run opens a batch in order and writes what is good.
-func (w *inbound) run(batch []transport.ESPPacket) {
+func (w *inbound) run(batch []transport.ESPTrain) {
 	w.stamp = w.d.stamp(w.d.cfg.Now())
 	for i := range batch {
-		if n := w.packet(&batch[i], w.slots[len(w.out)]); n > 0 {
-			w.out = append(w.out, w.slots[len(w.out)][:deviceOffset+n])
-		}
-		if len(w.out) == len(w.slots) {
-			w.flush()
+		t := &batch[i]
+		for rest := t.Data; len(rest) > 0; {
+			n := min(max(t.Size, 1), len(rest))
+			w.packet(t, rest[:n:n])
+			rest = rest[n:]
 		}
 	}
-	w.flush()
+	w.joiner.Flush()
 }
 
-// flush writes the packets to the device, which may coalesce them in place.
-func (w *inbound) flush() {
-	if len(w.out) == 0 {
-		return
-	}
-	if _, err := w.d.dev.Write(w.out, deviceOffset); err != nil && !w.d.isClosing() {
-		w.d.counters.inUnwritten.Add(uint64(len(w.out)))
+// write hands a frame to the device.
+func (w *inbound) write(pieces [][]byte) {
+	if err := w.d.dev.Write(pieces); err != nil && !w.d.isClosing() {
+		w.d.counters.inUnwritten.Add(uint64(len(pieces) - 1))
 		w.d.warn("packets could not be written to the TUN device; is it up?", "error", err)
 	}
-	w.out = w.out[:0]
 }
 
-// packet opens one packet into a slot and returns the length of the inner packet,
-// zero when it is dropped.
-func (w *inbound) packet(pkt *transport.ESPPacket, slot []byte) int {
-	if len(pkt.Data) < 8 {
+// packet opens one packet of a train and passes on what was in it.
+func (w *inbound) packet(t *transport.ESPTrain, pkt []byte) {
+	if len(pkt) < 8 {
 		w.d.counters.inMalformed.Add(1)
-		return 0
+		return
 	}
-	spi := binary.BigEndian.Uint32(pkt.Data)
+	spi := binary.BigEndian.Uint32(pkt)
 	c, ok := w.d.sad.Lookup(spi)
 	if !ok {
-		w.unknown(spi, pkt)
-		return 0
+		w.unknown(spi, t)
+		return
 	}
-	opened, err := c.opener.Open(&w.scratch, slot[deviceOffset:deviceOffset], pkt.Data)
+	opened, err := c.opener.Open(&w.scratch, nil, pkt)
 	if opened.Crossed != 0 {
 		for _, e := range c.limitEvents(nil, spi, opened.Crossed) {
 			w.d.cfg.Events(e)
@@ -118,47 +105,52 @@ func (w *inbound) packet(pkt *transport.ESPPacket, slot []byte) int {
 	}
 	if err != nil && !errors.Is(err, esp.ErrDummy) {
 		w.count(err)
-		return 0
+		return
 	}
-	w.alive(c, pkt, opened.Newest)
+	w.alive(c, t, opened.Newest)
 	if err != nil {
 		w.d.counters.inDummy.Add(1)
-		return 0
+		return
 	}
-	return w.check(c, &opened)
+	if w.check(c, &opened) {
+		w.joiner.Add(opened.Payload[:w.inner.Length]) // what follows is TFC padding (RFC 4303 §2.7)
+	}
 }
 
 // check applies the rules for what may come out of a tunnel (RFC 4301 §5.2): an
 // IP packet of the announced family, from and to where the Child SA allows.
-func (w *inbound) check(c *child, opened *esp.Opened) int {
-	if w.inner.Parse(opened.Payload) != nil || opened.NextHeader != w.inner.NextHeader() {
+func (w *inbound) check(c *child, opened *esp.Opened) bool {
+	in := &w.inner
+	if in.Parse(opened.Payload) != nil || opened.NextHeader != in.NextHeader() {
 		w.d.counters.inMalformed.Add(1)
-		return 0
+		return false
 	}
-	if !c.selectors.Inbound(&w.inner) {
-		c.selectorMismatch.Add(1)
-		return 0
+	if c != w.lastChild || !in.SameFlow(&w.last) {
+		if !c.selectors.Inbound(in) {
+			c.selectorMismatch.Add(1)
+			return false
+		}
+		w.last, w.lastChild = *in, c
 	}
-	pkt := opened.Payload[:w.inner.Length] // what follows is TFC padding (RFC 4303 §2.7)
-	if clampMSS(pkt, &w.inner, c.innerMTU(c.host.path.Load(), w.d.MTU())) {
+	if pkt := opened.Payload[:in.Length]; opensTCP(pkt, in) && clampMSS(pkt, in, c.innerMTU(c.host.path.Load(), w.d.MTU())) {
 		w.d.counters.mssClamped.Add(1)
 	}
-	return len(pkt)
+	return true
 }
 
 // alive notes what an authentic packet tells about its sender.
-func (w *inbound) alive(c *child, pkt *transport.ESPPacket, newest bool) {
+func (w *inbound) alive(c *child, t *transport.ESPTrain, newest bool) {
 	c.lastIn.Store(w.stamp)
 	path := c.host.path.Load()
-	here := sameSource(path, pkt)
-	if here && sameDestination(path, pkt) && c.host.waiting.Load() != 0 {
+	here := sameSource(path, t)
+	if here && sameDestination(path, t) && c.host.waiting.Load() != 0 {
 		c.host.waiting.Store(0)
 	}
 	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
-		w.d.cfg.Events(esp.Event{Kind: esp.FirstInbound, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: pkt.Pair})
+		w.d.cfg.Events(esp.Event{Kind: esp.FirstInbound, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: t.Pair})
 	}
 	if newest && !here && c.host.mayReport(w.stamp) {
-		w.d.cfg.Events(esp.Event{Kind: esp.SourceChanged, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: pkt.Pair})
+		w.d.cfg.Events(esp.Event{Kind: esp.SourceChanged, Host: c.host.id, Child: c.id, SPI: c.opener.SPI(), Observed: t.Pair})
 	}
 }
 
@@ -171,10 +163,10 @@ func (h *host) mayReport(stamp int64) bool {
 	return h.reported.CompareAndSwap(last, stamp)
 }
 
-func (w *inbound) unknown(spi uint32, pkt *transport.ESPPacket) {
+func (w *inbound) unknown(spi uint32, t *transport.ESPTrain) {
 	w.d.counters.inUnknownSPI.Add(1)
 	if w.d.unknownSPI.Allow(w.d.instant(w.stamp)) {
-		w.d.cfg.Events(esp.Event{Kind: esp.UnknownSPI, SPI: spi, Observed: pkt.Pair})
+		w.d.cfg.Events(esp.Event{Kind: esp.UnknownSPI, SPI: spi, Observed: t.Pair})
 	}
 }
 

@@ -22,17 +22,20 @@ const (
 	minClampedMSS = 64 // a smaller segment would be no use to anyone
 )
 
+// opensTCP reports whether a packet is a SYN segment.
+func opensTCP(pkt []byte, in *esp.Inner) bool {
+	return in.Protocol == esp.ProtoTCP && !in.LaterPart && in.Length-in.IPLen >= tcpHeaderLen &&
+		pkt[in.IPLen+tcpFlags]&tcpFlagSYN != 0
+}
+
 // clampMSS lowers the MSS option of a SYN segment to what fits the inner MTU, and
 // reports whether it did. The checksum is updated, not computed anew, so a broken
 // one stays broken.
 func clampMSS(pkt []byte, in *esp.Inner, mtu int) bool {
-	if in.Protocol != esp.ProtoTCP || in.LaterPart || in.Length-in.IPLen < tcpHeaderLen {
+	if !opensTCP(pkt, in) {
 		return false
 	}
 	tcp := pkt[in.IPLen:in.Length]
-	if tcp[tcpFlags]&tcpFlagSYN == 0 {
-		return false
-	}
 	limit := mtu - ipv4Header - tcpHeaderLen
 	if in.V6 {
 		limit = max(mtu, esp.MinIPv6MTU) - ipv6Header - tcpHeaderLen

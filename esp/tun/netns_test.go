@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,19 +117,21 @@ func configure(name string, addrs, routes []string) error {
 type wire struct {
 	to    *DataPath
 	mu    sync.Mutex
-	batch []transport.ESPPacket
+	batch []transport.ESPTrain
 	tap   func(pkt []byte)
 }
 
-func (w *wire) SendESP(pair locator.Pair, udp bool, pkts [][]byte) error {
+func (w *wire) SendESP(pair locator.Pair, udp bool, trains []transport.Train) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.batch = w.batch[:0]
-	for _, p := range pkts {
+	for _, t := range trains {
 		if w.tap != nil {
-			w.tap(p)
+			for p := range slices.Chunk(t.Data, t.Size) {
+				w.tap(p)
+			}
 		}
-		w.batch = append(w.batch, transport.ESPPacket{Pair: pair.Reverse(), UDP: udp, Data: p})
+		w.batch = append(w.batch, transport.ESPTrain{Pair: pair.Reverse(), UDP: udp, Train: t})
 	}
 	w.to.HandleESP(w.batch)
 	return nil

@@ -9,6 +9,8 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 )
 
 const (
@@ -16,28 +18,29 @@ const (
 	maxPacket = 65535
 	// maxReadFailures in a row mean that the device will not recover.
 	maxReadFailures = 100
-	// deviceOffset is the room the device library needs in front of a packet for
-	// its virtio header, rounded up for alignment.
-	deviceOffset = 16
-	// outOffset is where an outbound packet starts in its buffer, so that it can be
-	// sealed where it is.
-	outOffset = max(esp.MaxHeadroom, deviceOffset)
+	// sealedRoom is the memory for what is sealed and not sent yet: two trains as long
+	// as the kernel takes them. What is in work then stays in the processor's cache.
+	sealedRoom = 128 << 10
+	// enough is how much is sealed before it is sent although more could be read.
+	enough = 32 << 10
 )
 
 // outbound carries packets from the TUN device to the network. It belongs to the
 // goroutine that reads the device.
+//
+// A frame is read, cut into packets where it lies, and sealed packet by packet into
+// the memory that the train is sent from: the cipher does the only copy.
 type outbound struct {
 	d       *DataPath
-	bufs    [][]byte
-	sizes   []int
+	frame   []byte // a frame from the device, and room for the last packet's trailer
+	super   vnet.Super
+	inner   esp.Inner
 	scratch esp.Scratch
 
-	run    []runPacket // packets for one Child SA that are not sealed yet
-	runOf  *child
-	octets int
-
-	pkts    [][]byte // sealed packets
-	trains  []train  // which of them go where
+	sealed  []byte // packets one behind the other
+	used    int    // octets of sealed
+	trains  []transport.Train
+	runs    []run // what the trains are of
 	events  []esp.Event
 	replies tooBigReplies
 
@@ -46,49 +49,32 @@ type outbound struct {
 	lastGeneration uint64
 }
 
-// runPacket is a packet on its way to be sealed: a buffer, the length and the kind
-// of its payload.
-type runPacket struct {
-	buf        []byte
-	n          int
-	nextHeader uint8
-}
-
-// train is a sequence of sealed packets for one host.
-type train struct {
-	host  *host
-	child *child
-	n     int
+// run is a sequence of trains of one Child SA.
+type run struct {
+	child   *child
+	trains  int
+	packets int
 }
 
 func newOutbound(d *DataPath) *outbound {
-	n := max(d.dev.BatchSize(), 1)
-	o := &outbound{
-		d: d, bufs: make([][]byte, n), sizes: make([]int, n),
-		run: make([]runPacket, 0, n), pkts: make([][]byte, 0, n), trains: make([]train, 0, n),
+	return &outbound{
+		d:      d,
+		frame:  make([]byte, vnet.HeaderLen+maxPacket+esp.MaxTailroom),
+		sealed: make([]byte, sealedRoom),
 	}
-	// One block, of which only the pages that packets reach become memory.
-	const size = outOffset + maxPacket + esp.MaxTailroom
-	block := make([]byte, n*size)
-	for i := range o.bufs {
-		o.bufs[i] = block[i*size : (i+1)*size : (i+1)*size]
-	}
-	return o
 }
 
 // readDevice reads the TUN device until it is closed or fails for good. A single
-// failure may be about one packet, which the device library could not take apart.
+// failure may be about one packet.
 func (d *DataPath) readDevice() {
 	defer close(d.readerDone)
 	o := newOutbound(d)
 	for failures := 0; ; {
-		n, err := d.dev.Read(o.bufs, o.sizes, outOffset)
-		if n > 0 {
-			o.process(n, d.cfg.Now())
-		}
+		n, err := o.read(true)
 		switch {
-		case err == nil, errors.Is(err, tun.ErrTooManySegments):
+		case err == nil:
 			failures = 0
+			o.batch(n)
 			continue
 		case d.isClosing():
 			return
@@ -104,6 +90,10 @@ func (d *DataPath) readDevice() {
 		d.log.Error("the tunnel carries nothing any more", "error", d.readerErr)
 		return
 	}
+}
+
+func (o *outbound) read(wait bool) (int, error) {
+	return o.d.dev.Read(o.frame[:vnet.HeaderLen+maxPacket], wait)
 }
 
 func (d *DataPath) isClosing() bool {
@@ -135,16 +125,22 @@ func (d *DataPath) watchDevice() {
 	}
 }
 
-// process carries the packets of one read.
-func (o *outbound) process(n int, now time.Time) {
+// batch carries the frame that was read, and what else is there already until it is
+// worth a system call to send it. When nothing else is there nothing is waited for:
+// batches grow with the load, not with a timer.
+func (o *outbound) batch(n int) {
+	now := o.d.cfg.Now()
+	stamp := o.d.stamp(now)
 	o.d.sealing.RLock()
-	for i := range n {
-		o.packet(o.bufs[i], o.sizes[i], now)
+	for n > 0 {
+		o.add(o.frame[:n], now)
+		if o.used >= enough {
+			break
+		}
+		n, _ = o.read(false) // an error shows again when the device is read next
 	}
-	o.sealRun()
 	o.d.sealing.RUnlock()
-
-	o.send(o.d.stamp(now))
+	o.send(stamp)
 	for _, e := range o.events {
 		o.d.cfg.Events(e)
 	}
@@ -152,33 +148,26 @@ func (o *outbound) process(n int, now time.Time) {
 	o.replies.write(o.d)
 }
 
-// packet chooses the Child SA for one packet and adds it to the run.
-func (o *outbound) packet(buf []byte, size int, now time.Time) {
-	pkt := buf[outOffset : outOffset+size]
-	var in esp.Inner
-	if in.Parse(pkt) != nil {
+// add chooses the Child SA for a frame and seals its packets.
+func (o *outbound) add(frame []byte, now time.Time) {
+	if o.super.Parse(frame) != nil || o.inner.Parse(o.super.First()) != nil {
 		o.d.counters.outMalformed.Add(1)
 		return
 	}
-	c := o.choose(&in)
+	c := o.choose(&o.inner)
 	if c == nil {
 		o.d.counters.outNoChild.Add(1)
 		return
 	}
 	path := c.host.path.Load()
 	mtu := c.innerMTU(path, o.d.MTU())
-	if in.Length > mtu && path.MTU != 0 && o.refuse(pkt, &in, mtu, now) {
+	if o.super.SegmentLen() > mtu && path.MTU != 0 && o.refuse(mtu, now) {
 		return
 	}
-	if clampMSS(pkt, &in, mtu) {
+	if o.super.Segments() == 1 && clampMSS(o.super.First(), &o.inner, mtu) {
 		o.d.counters.mssClamped.Add(1)
 	}
-	if c != o.runOf {
-		o.sealRun()
-		o.runOf = c
-	}
-	o.run = append(o.run, runPacket{buf, in.Length, in.NextHeader()})
-	o.octets += in.Length
+	o.seal(c, o.d.stamp(now))
 }
 
 // choose finds the Child SA, for packets of the same flow only once.
@@ -195,67 +184,90 @@ func (o *outbound) choose(in *esp.Inner) *child {
 // refuse drops a packet that is larger than the known MTU of the path and may not
 // be fragmented, and prepares to tell its sender. IPv6 senders need not go below
 // 1280 octets; what is smaller is sent, and its outer packet fragmented.
-func (o *outbound) refuse(pkt []byte, in *esp.Inner, mtu int, now time.Time) bool {
-	if !in.DontFragment || in.V6 && in.Length <= esp.MinIPv6MTU {
+func (o *outbound) refuse(mtu int, now time.Time) bool {
+	in, n := &o.inner, o.super.SegmentLen()
+	if !in.DontFragment || in.V6 && n <= esp.MinIPv6MTU {
 		return false
 	}
-	o.d.counters.outTooBig.Add(1)
-	o.replies.add(o.d, pkt, in, mtu, now)
+	o.d.counters.outTooBig.Add(uint64(o.super.Segments()))
+	o.replies.add(o.d, o.super.First(), in, mtu, now)
 	return true
 }
 
-// sealRun seals the run as one train of sequence numbers.
-func (o *outbound) sealRun() {
-	if len(o.run) == 0 {
-		return
-	}
-	c := o.runOf
-	first, granted, crossed := c.sealer.Reserve(len(o.run), o.octets)
+// seal seals the packets of the frame with one train of sequence numbers.
+func (o *outbound) seal(c *child, stamp int64) {
+	n := o.super.Segments()
+	first, granted, crossed := c.sealer.Reserve(n, o.super.Octets())
 	if crossed != 0 {
 		o.events = c.limitEvents(o.events, c.sealer.SPI(), crossed)
 	}
-	if granted < len(o.run) {
-		o.d.counters.outExhausted.Add(uint64(len(o.run) - granted))
+	if granted < n {
+		o.d.counters.outExhausted.Add(uint64(n - granted))
 	}
-	sealed := 0
-	for i, r := range o.run[:granted] {
-		pkt, err := c.sealer.Seal(&o.scratch, r.buf, outOffset, r.n, r.nextHeader, first+uint64(i))
+	for i := range granted {
+		payload := o.super.Segment(i)
+		if n == 1 {
+			payload = payload[:o.inner.Length] // what follows is no part of the packet
+		}
+		if len(o.sealed)-o.used < c.sealer.Layout().SealedLen(len(payload)) {
+			o.d.sealing.RUnlock() // nobody should wait for the network
+			o.send(stamp)
+			o.d.sealing.RLock()
+		}
+		pkt, err := c.sealer.SealTo(&o.scratch, o.sealed[o.used:], payload, o.inner.NextHeader(), first+uint64(i))
 		if err != nil {
 			o.d.counters.outUnsent.Add(1)
 			continue
 		}
-		o.pkts = append(o.pkts, pkt)
-		sealed++
+		o.line(c, len(pkt))
 	}
-	if sealed > 0 {
-		o.trains = append(o.trains, train{c.host, c, sealed})
+}
+
+// line puts the packet that was sealed last, n octets, at the end of the last train
+// if it fits there, else into a new one.
+func (o *outbound) line(c *child, n int) {
+	start := o.used
+	o.used += n
+	if len(o.runs) == 0 || o.runs[len(o.runs)-1].child != c {
+		o.runs = append(o.runs, run{child: c})
 	}
-	o.run, o.octets, o.runOf = o.run[:0], 0, nil
+	r := &o.runs[len(o.runs)-1]
+	r.packets++
+	if r.trains > 0 {
+		t := &o.trains[len(o.trains)-1]
+		if n <= t.Size && len(t.Data)%t.Size == 0 {
+			t.Data = t.Data[:len(t.Data)+n]
+			return
+		}
+	}
+	r.trains++
+	o.trains = append(o.trains, transport.Train{Data: o.sealed[start:o.used], Size: n})
 }
 
 // send hands the trains over, each to where its host is at this moment.
 func (o *outbound) send(stamp int64) {
-	rest := o.pkts
-	for _, t := range o.trains {
-		pkts := rest[:t.n]
-		rest = rest[t.n:]
-		path := t.host.path.Load()
-		o.d.waits(t.host, path, stamp)
+	rest := o.trains
+	for _, r := range o.runs {
+		trains := rest[:r.trains]
+		rest = rest[r.trains:]
+		h := r.child.host
+		path := h.path.Load()
+		o.d.waits(h, path, stamp)
 		sender := o.d.sender.Load()
 		if sender == nil {
-			o.d.counters.outUnsent.Add(uint64(t.n))
+			o.d.counters.outUnsent.Add(uint64(r.packets))
 			continue
 		}
-		if err := (*sender).SendESP(path.Pair, path.UDP, pkts); err != nil {
-			o.d.counters.outUnsent.Add(uint64(t.n))
-			o.d.warn("packets could not be sent", "host", t.host.id, "pair", path.Pair, "error", err)
+		if err := (*sender).SendESP(path.Pair, path.UDP, trains); err != nil {
+			o.d.counters.outUnsent.Add(uint64(r.packets))
+			o.d.warn("packets could not be sent", "host", h.id, "pair", path.Pair, "error", err)
 			continue
 		}
-		t.child.lastOut.Store(stamp)
-		t.host.lastOut.Store(stamp)
+		r.child.lastOut.Store(stamp)
+		h.lastOut.Store(stamp)
 	}
-	clear(o.trains) // keep no removed Child SA alive
-	o.trains, o.pkts = o.trains[:0], o.pkts[:0]
+	clear(o.runs) // keep no removed Child SA alive
+	o.runs, o.trains, o.used = o.runs[:0], o.trains[:0], 0
 }
 
 // warn logs at a limited rate.

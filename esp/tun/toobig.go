@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
 )
 
 const (
@@ -42,11 +43,10 @@ func (r *tooBigReplies) add(d *DataPath, pkt []byte, in *esp.Inner, mtu int, now
 		return
 	}
 	if len(r.bufs) <= len(r.out) {
-		r.bufs = append(r.bufs, make([]byte, deviceOffset+maxICMPv6))
+		r.bufs = append(r.bufs, make([]byte, maxICMPv6))
 	}
 	buf := r.bufs[len(r.out)]
-	n := writeTooBig(buf[deviceOffset:], pkt, in, mtu)
-	r.out = append(r.out, buf[:deviceOffset+n])
+	r.out = append(r.out, buf[:writeTooBig(buf, pkt, in, mtu)])
 }
 
 // write delivers the errors through the TUN device.
@@ -54,8 +54,11 @@ func (r *tooBigReplies) write(d *DataPath) {
 	if len(r.out) == 0 {
 		return
 	}
-	if _, err := d.dev.Write(r.out, deviceOffset); err != nil && !d.isClosing() {
-		d.warn("ICMP errors could not be written to the TUN device", "error", err)
+	var header [vnet.HeaderLen]byte // nothing left for the kernel to do
+	for _, message := range r.out {
+		if err := d.dev.Write([][]byte{header[:], message}); err != nil && !d.isClosing() {
+			d.warn("ICMP errors could not be written to the TUN device", "error", err)
+		}
 	}
 	r.out = r.out[:0]
 }

@@ -20,13 +20,17 @@ func BenchmarkLoopback(b *testing.B) {
 
 func benchmarkLoopback(b *testing.B, offload bool, size int) {
 	var received atomic.Uint64
-	sink := handlerFunc(func(batch []ESPPacket) { received.Add(uint64(len(batch))) })
+	sink := handlerFunc(func(batch []ESPTrain) {
+		for _, t := range batch {
+			received.Add(uint64(t.Packets()))
+		}
+	})
 	from, to := listen(b, Config{}, sink), listen(b, Config{}, sink)
 	s := from.nattSocket(false)
 	s.offload = s.offload && offload
 	pair := pairTo(from, to, NATT, loopback4, loopback4)
 	const batch = 32
-	pkts := trainOf(batch, size)
+	pkts := trains(trainOf(batch, size))
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	sent := 0

@@ -176,6 +176,15 @@ func (t *Transport) openGroup(spec socketSpec, addresses []netip.Addr) (sockets 
 	return sockets, nil
 }
 
+func (t *Transport) isClosed() bool {
+	select {
+	case <-t.closed:
+		return true
+	default:
+		return false
+	}
+}
+
 func familyMissing(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
@@ -211,6 +220,7 @@ func (t *Transport) Close() error {
 		close(t.closed)
 		for _, s := range t.sockets {
 			s.closeDevices()
+			s.wake()
 		}
 		closeSockets(t.sockets)
 	})

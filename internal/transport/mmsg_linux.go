@@ -15,10 +15,10 @@ type mmsghdr struct {
 	n   uint32
 }
 
-// recvmmsg receives up to len(msgs) messages without waiting.
+// recvmmsg waits for a message and receives up to len(msgs) that are there.
 func recvmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])),
-		uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+		uintptr(len(msgs)), unix.MSG_WAITFORONE, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

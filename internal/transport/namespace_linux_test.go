@@ -58,7 +58,7 @@ func sendRawESP(t *testing.T, addr netip.Addr) {
 	pair := locator.Pair{Local: netip.AddrPortFrom(addr, 0), Remote: netip.AddrPortFrom(addr, 0)}
 	pkts := [][]byte{espPacket(60, 1), espPacket(1300, 2), espPacket(4, 3)}
 	wrong := [][]byte{{0, 0, 0, 0, 1}, {1, 2}} // SPI zero, and shorter than an SPI
-	if err := a.SendESP(pair, false, append(wrong, pkts...)); err != nil {
+	if err := a.SendESP(pair, false, trains(append(wrong, pkts...))); err != nil {
 		t.Errorf("%s: %v", pair, err)
 		return
 	}

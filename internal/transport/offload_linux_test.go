@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,34 +27,37 @@ func trainOf(n, size int) [][]byte {
 	return pkts
 }
 
-// hasTrain reports whether a message asks for segmentation.
-func hasTrain(m *mmsghdr) bool { return m.hdr.Iovlen > 1 }
+// hasTrain reports whether a message asks for segmentation: its control data then
+// goes on behind the source address.
+func hasTrain(m *mmsghdr) bool {
+	return int(m.hdr.Controllen) > unix.CmsgSpace(pktinfo4Len)
+}
 
-func TestTrainLength(t *testing.T) {
-	sizes := func(n ...int) (pkts [][]byte) {
-		for _, size := range n {
-			pkts = append(pkts, make([]byte, size))
-		}
-		return pkts
-	}
+func TestTrainSplit(t *testing.T) {
+	train := func(octets, size int) Train { return Train{make([]byte, octets), size} }
 	tests := []struct {
-		name string
-		pkts [][]byte
-		want int
+		name  string
+		train Train
+		whole bool
+		want  []int // packets of each message
 	}{
-		{"single", sizes(100), 1},
-		{"equal", sizes(100, 100, 100), 3},
-		{"shorter ends it", sizes(100, 100, 40, 100), 3},
-		{"longer begins another", sizes(40, 100), 1},
-		{"empty ends it before", sizes(100, 100, 0, 100), 2},
-		{"empty alone", sizes(0, 100), 1},
-		{"kernel's limit", trainOf(100, 500), trainPackets},
-		{"size of a packet", trainOf(60, 1400), trainBytes / 1400},
-		{"last one does not fit", sizes(40000, 30000), 1},
+		{"single", train(100, 100), true, []int{1}},
+		{"equal", train(300, 100), true, []int{3}},
+		{"last one shorter", train(240, 100), true, []int{3}},
+		{"one by one", train(240, 100), false, []int{1, 1, 1}},
+		{"kernel's limit", train(50000, 500), true, []int{trainPackets, 100 - trainPackets}},
+		{"size of a packet", train(60*1400, 1400), true, []int{trainBytes / 1400, 60 - trainBytes/1400}},
+		{"too large for any", train(70000, 70000), true, []int{1}},
 	}
 	for _, tt := range tests {
-		if got := trainLength(tt.pkts); got != tt.want {
-			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		var got []int
+		for rest := tt.train; len(rest.Data) > 0; {
+			var first Train
+			first, rest = rest.split(tt.whole)
+			got = append(got, first.Packets())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }
@@ -157,7 +161,7 @@ func TestRefusedBatch(t *testing.T) {
 	s := a.nattSocket(false)
 	pair := pairTo(a, b, NATT, loopback4, loopback4)
 	pkts := [][]byte{espPacket(64, 0), make([]byte, 66000), espPacket(80, 2)}
-	if err := a.SendESP(pair, true, pkts); err == nil {
+	if err := a.SendESP(pair, true, trains(pkts)); err == nil {
 		t.Error("no error for a packet that is too large")
 	}
 	for _, want := range [][]byte{pkts[0], pkts[2]} {
@@ -171,7 +175,7 @@ func TestRefusedBatch(t *testing.T) {
 
 	calls := 0
 	s.sendmmsg = func(uintptr, []mmsghdr) (int, unix.Errno) { calls++; return 0, unix.ENETUNREACH }
-	if err := a.SendESP(pair, true, mixedPackets(300)); err == nil {
+	if err := a.SendESP(pair, true, trains(mixedPackets(300))); err == nil {
 		t.Error("no error for an unreachable network")
 	}
 	if n := a.Counters().SendErrors; calls != 1 || n != 301 {
@@ -214,10 +218,10 @@ func TestFullBuffer(t *testing.T) {
 
 // TestSendAllocates nothing once the pool is warm.
 func TestSendAllocates(t *testing.T) {
-	h := handlerFunc(func([]ESPPacket) {})
+	h := handlerFunc(func([]ESPTrain) {})
 	a, b := listen(t, Config{}, h), listen(t, Config{}, h)
 	pair := pairTo(a, b, NATT, loopback4, loopback4)
-	pkts := trainOf(32, 1000)
+	pkts := trains(trainOf(32, 1000))
 	n := testing.AllocsPerRun(200, func() {
 		if err := a.SendESP(pair, true, pkts); err != nil {
 			t.Fatal(err)

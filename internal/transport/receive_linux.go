@@ -17,8 +17,10 @@ const (
 	// dataMessages and ikeMessages are received per system call.
 	dataMessages = 32
 	ikeMessages  = 8
-	// batchMax bounds a batch: joined datagrams can be as short as an octet.
-	batchMax = 1024
+	// After a call that brought so many octets the next one asks for fewer messages:
+	// what is worked on should stay in the processor's cache.
+	manyOctets   = 128 << 10
+	fullMessages = 4
 	// errorsInARow is how many failed reads are taken as ICMP errors and the
 	// like before the reader begins to pause between them.
 	errorsInARow = 64
@@ -35,8 +37,9 @@ type reader struct {
 	names    []sockaddr
 	controls []byte
 	data     []byte
-	batch    []ESPPacket
+	batch    []ESPTrain
 
+	asked    int // messages to ask for
 	received int
 	errno    unix.Errno
 	drops    uint32 // last overrun count told by the kernel
@@ -64,17 +67,24 @@ func newReader(t *Transport, s *socket) *reader {
 		h.SetIovlen(1)
 		h.Control = &r.controls[i*recvControlLen]
 	}
+	r.asked = n
 	r.received = n // all of them need their lengths set
 	return r
 }
 
-// run receives until the socket is closed.
+// run receives until the socket is closed. It waits in the system call rather than in
+// the runtime's poller: a packet then wakes this thread and no other, which halves
+// what the tunnel adds to a round trip.
 func (r *reader) run() {
-	receive := r.receive // made once: a method value allocates
+	_ = r.s.raw.Control(r.loop) // an error means that the socket is closed already
+}
+
+func (r *reader) loop(fd uintptr) {
 	failed := 0
 	for {
-		if err := r.s.raw.Read(receive); err != nil {
-			return // closed
+		r.receive(fd)
+		if r.t.isClosed() {
+			return
 		}
 		if r.errno == 0 {
 			failed = 0
@@ -88,9 +98,8 @@ func (r *reader) run() {
 	}
 }
 
-// receive makes one system call; it returns false to be called again when the
-// socket is readable.
-func (r *reader) receive(fd uintptr) bool {
+// receive makes one system call, which waits for the first message.
+func (r *reader) receive(fd uintptr) {
 	for i := range r.received { // the kernel has overwritten the lengths of these
 		h := &r.msgs[i].hdr
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -99,15 +108,12 @@ func (r *reader) receive(fd uintptr) bool {
 	}
 	r.received = 0
 	for {
-		n, errno := recvmmsg(fd, r.msgs)
-		switch errno {
-		case unix.EINTR:
+		n, errno := recvmmsg(fd, r.msgs[:r.asked])
+		if errno == unix.EINTR {
 			continue
-		case unix.EAGAIN:
-			return false
 		}
 		r.received, r.errno = n, errno
-		return true
+		return
 	}
 }
 
@@ -136,12 +142,18 @@ func (r *reader) recover(inARow int) bool {
 // deliver hands over what one call received, in order. A batch holds packets of
 // one call; its packets point into the buffers, which are reused afterwards.
 func (r *reader) deliver() {
+	octets := 0
 	for i := range r.received {
 		m := &r.msgs[i]
+		octets += int(m.n)
 		r.deliverMessage(m, r.data[i*datagramMax:][:m.n], &r.names[i],
 			r.controls[i*recvControlLen:][:m.hdr.Controllen])
 	}
 	r.flush()
+	r.asked = len(r.msgs)
+	if octets >= manyOctets {
+		r.asked = min(fullMessages, r.asked)
+	}
 }
 
 func (r *reader) deliverMessage(m *mmsghdr, data []byte, name *sockaddr, control []byte) {
@@ -185,28 +197,34 @@ func (r *reader) pair(info packetInfo, remote netip.Addr, localPort, remotePort 
 	return p
 }
 
-// deliverUDP takes one message apart: receive offload joins datagrams of the
-// same pair and size, of which the last may be shorter.
+// deliverUDP takes one message apart: receive offload joins datagrams of the same
+// pair and size, of which the last may be shorter. Mostly all of them are ESP; IKE
+// messages and keepalives among them are taken out.
 func (r *reader) deliverUDP(pair locator.Pair, data []byte, segment int) {
-	if segment <= 0 || segment >= len(data) {
-		r.deliverDatagram(pair, data)
-		return
+	if segment <= 0 || segment > len(data) {
+		segment = len(data)
 	}
-	for datagram := range slices.Chunk(data, segment) {
-		r.deliverDatagram(pair, datagram)
-	}
-}
-
-func (r *reader) deliverDatagram(pair locator.Pair, datagram []byte) {
-	k, content := classify(r.s.port, datagram)
-	switch k {
-	case kindESP:
-		r.add(ESPPacket{Pair: pair, UDP: true, Data: content})
-	case kindIKE:
+	run := 0 // where the datagrams begin that are ESP and not handed over yet
+	for at := 0; at < len(data); at += segment {
+		datagram := data[at:min(at+segment, len(data))]
+		k, content := classify(r.s.port, datagram)
+		if k == kindESP {
+			continue
+		}
+		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:at], segment}})
+		run = at + segment
+		if k != kindIKE {
+			r.t.counters.count(k)
+			continue
+		}
 		r.flush() // ESP that came before a message (a delete, say) is handled before it
 		r.t.handler.HandleIKE(pair, slices.Clone(content))
-	default:
-		r.t.counters.count(k)
+	}
+	if len(data) == 0 {
+		r.t.counters.count(kindShort)
+	}
+	if run < len(data) {
+		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:], segment}})
 	}
 }
 
@@ -222,17 +240,17 @@ func (r *reader) deliverRaw(pair locator.Pair, packet []byte) {
 		r.t.counters.malformed.Add(1)
 		return
 	}
-	r.add(ESPPacket{Pair: pair, Data: packet})
+	r.add(ESPTrain{Pair: pair, Train: Train{packet, len(packet)}})
 }
 
-// add puts a packet into the batch. Its capacity ends where the next packet
-// begins, so that nobody appends into that.
-func (r *reader) add(p ESPPacket) {
-	p.Data = p.Data[:len(p.Data):len(p.Data)]
-	r.batch = append(r.batch, p)
-	if len(r.batch) >= batchMax {
-		r.flush()
+// add puts a train into the batch. Its capacity ends where its data does, so that
+// nobody appends into what comes next.
+func (r *reader) add(t ESPTrain) {
+	if len(t.Data) == 0 {
+		return
 	}
+	t.Data = t.Data[:len(t.Data):len(t.Data)]
+	r.batch = append(r.batch, t)
 }
 
 func (r *reader) flush() {

@@ -13,7 +13,7 @@ import (
 // refused. Devices change under a machine that moves, so it is tried again.
 const gsoPauseBatches = 4096
 
-var keepalivePackets = [][]byte{{keepalive}}
+var keepalivePackets = []Train{{Data: []byte{keepalive}, Size: 1}}
 
 // SendIKE sends an IKE message on the socket of pair.Local, behind the non-ESP
 // marker when that is the NAT traversal port (RFC 7296 §2.23). An unspecified
@@ -25,7 +25,7 @@ func (t *Transport) SendIKE(pair locator.Pair, data []byte) error {
 		if s.port == NATT {
 			sd.addMarked(data)
 		} else {
-			sd.addTrain([][]byte{data})
+			sd.addTrain(Train{Data: data, Size: len(data)})
 		}
 		err, _ = sd.flush()
 		sd.release()
@@ -33,17 +33,17 @@ func (t *Transport) SendIKE(pair locator.Pair, data []byte) error {
 	return explainSend("IKE", pair, err)
 }
 
-// SendESP sends ESP packets, SPI to ICV, over one pair: in UDP from the NAT
-// traversal port (RFC 3948 §2.1), or as IP protocol 50. It waits while the socket
-// has no room. When some packets could not be sent it goes on with the others if
-// that makes sense, and returns the first error.
-func (t *Transport) SendESP(pair locator.Pair, udp bool, pkts [][]byte) error {
+// SendESP sends trains of ESP packets over one pair: in UDP from the NAT traversal
+// port (RFC 3948 §2.1), or as IP protocol 50. It waits while the socket has no room.
+// When some packets could not be sent it goes on with the others if that makes
+// sense, and returns the first error.
+func (t *Transport) SendESP(pair locator.Pair, udp bool, trains []Train) error {
 	s, err := t.socketFor(pair, !udp)
 	if err == nil && udp && s.port != NATT {
 		err = ErrNoSocket // the IKE port carries no ESP
 	}
 	if err == nil {
-		err, _ = t.send(s, pair, pkts, s.trains())
+		err, _ = t.send(s, pair, trains, s.trains())
 	}
 	return explainSend("ESP", pair, err)
 }
@@ -114,30 +114,27 @@ func (s *socket) trains() bool {
 	return true
 }
 
-// send sends a batch, as trains of equal-sized packets or one by one. It returns
-// as flush does.
-func (t *Transport) send(s *socket, pair locator.Pair, pkts [][]byte, trains bool) (first error, done bool) {
+// send sends trains, whole as far as the kernel takes them, or packet by packet. It
+// returns as flush does.
+func (t *Transport) send(s *socket, pair locator.Pair, trains []Train, whole bool) (first error, done bool) {
 	sd := newSender(t, s, pair)
 	defer sd.release()
-	for len(pkts) > 0 {
-		n := 1
-		if trains {
-			n = trainLength(pkts)
-		}
-		if !sd.room(n) {
-			err, done := sd.flush()
-			if first == nil {
-				first = err
+	for i := range trains {
+		for rest := trains[i]; len(rest.Data) > 0; {
+			var next Train
+			next, rest = rest.split(whole)
+			if !sd.room() {
+				err, done := sd.flush()
+				if first == nil {
+					first = err
+				}
+				if !done {
+					t.counters.sendErrors.Add(uint64(next.Packets() + packets(rest, trains[i+1:])))
+					return first, false
+				}
 			}
-			if !done {
-				t.counters.sendErrors.Add(uint64(len(pkts)))
-				return first, false
-			}
+			sd.addTrain(next)
 		}
-		if len(pkts[0]) > 0 { // an empty datagram says nothing
-			sd.addTrain(pkts[:n])
-		}
-		pkts = pkts[n:]
 	}
 	err, done := sd.flush()
 	if first == nil {
@@ -146,22 +143,21 @@ func (t *Transport) send(s *socket, pair locator.Pair, pkts [][]byte, trains boo
 	return first, done
 }
 
-// trainLength returns how many packets from the start of pkts can go as one
-// message: all of one size, only the last one shorter.
-func trainLength(pkts [][]byte) int {
-	size, total := len(pkts[0]), len(pkts[0])
-	if size == 0 {
-		return 1
+func packets(first Train, others []Train) int {
+	n := first.Packets()
+	for _, t := range others {
+		n += t.Packets()
 	}
-	for n := 1; n < min(len(pkts), trainPackets); n++ {
-		next := len(pkts[n])
-		if next == 0 || next > size || total+next > trainBytes {
-			return n
-		}
-		if next < size {
-			return n + 1
-		}
-		total += next
+	return n
+}
+
+// split takes off what can go as one message: as many packets as the kernel cuts one
+// into, or a single one.
+func (t Train) split(whole bool) (first, rest Train) {
+	n := 1
+	if whole {
+		n = max(1, min(trainPackets, trainBytes/t.Size))
 	}
-	return min(len(pkts), trainPackets)
+	at := min(n*t.Size, len(t.Data))
+	return Train{t.Data[:at], t.Size}, Train{t.Data[at:], t.Size}
 }

@@ -11,13 +11,15 @@ import (
 )
 
 const (
-	// sendMessages and sendIovecs bound one system call.
+	// sendMessages bound one system call; a message has at most two parts.
 	sendMessages = 64
-	sendIovecs   = 512
+	sendIovecs   = 2 * sendMessages
 	// trainPackets is the kernel's limit for one segmented message
 	// (UDP_MAX_SEGMENTS before Linux 6.10), trainBytes what fits an IPv4 packet.
 	trainPackets = 64
 	trainBytes   = 65535 - 20 - 8
+	// roomPatience bounds one wait for room in a socket, in ms; then it is tried again.
+	roomPatience = 100
 )
 
 var marker = []byte{0, 0, 0, 0}
@@ -30,7 +32,7 @@ type sender struct {
 	pair locator.Pair
 
 	msgs     [sendMessages]mmsghdr
-	trains   [sendMessages][][]byte // what each message carries, to repeat it one by one
+	trains   [sendMessages]Train // what each message carries, to repeat it one by one
 	iovecs   [sendIovecs]unix.Iovec
 	controls []byte
 	source   int // octets of control data that all messages share
@@ -44,20 +46,18 @@ type sender struct {
 	// try and wait are the calls below as function values: a method value
 	// allocates each time it is made.
 	try  func(fd uintptr)
-	wait func(fd uintptr) bool
+	wait func(fd uintptr)
 }
 
 var senders = sync.Pool{New: func() any {
 	sd := &sender{controls: make([]byte, sendMessages*sendControlLen)}
 	sd.try = func(fd uintptr) { sd.sendSome(fd) }
-	sd.wait = func(fd uintptr) bool { sd.sendSome(fd); return sd.errno != unix.EAGAIN }
+	sd.wait = func(fd uintptr) { awaitRoom(fd); sd.sendSome(fd) }
 	return sd
 }}
 
-// release gives the sender back without a hold on the caller's packets.
+// release gives the sender back; reset has let go of the caller's packets.
 func (sd *sender) release() {
-	clear(sd.trains[:])
-	clear(sd.iovecs[:])
 	sd.t, sd.s = nil, nil
 	senders.Put(sd)
 }
@@ -91,28 +91,28 @@ func scope(pair locator.Pair) int {
 	return index
 }
 
-func (sd *sender) reset() { sd.filled, sd.usedIovecs, sd.sent = 0, 0, 0 }
-
-// room reports whether another message with n packets fits.
-func (sd *sender) room(n int) bool {
-	return sd.filled < sendMessages && sd.usedIovecs+n <= sendIovecs
+func (sd *sender) reset() {
+	clear(sd.trains[:sd.filled])
+	clear(sd.iovecs[:sd.usedIovecs])
+	sd.filled, sd.usedIovecs, sd.sent = 0, 0, 0
 }
+
+// room reports whether another message fits.
+func (sd *sender) room() bool { return sd.filled < sendMessages }
 
 func (sd *sender) control(i int) []byte {
 	return sd.controls[i*sendControlLen : i*sendControlLen : (i+1)*sendControlLen]
 }
 
-// addTrain adds a message that carries pkts, cut by the kernel when they are
-// more than one.
-func (sd *sender) addTrain(pkts [][]byte) {
-	i := sd.add(len(pkts))
-	for _, p := range pkts {
-		sd.addIovec(p)
-	}
-	sd.trains[i] = pkts
-	if len(pkts) > 1 {
+// addTrain adds a message that carries a train, cut by the kernel when it has more
+// than one packet.
+func (sd *sender) addTrain(train Train) {
+	i := sd.add(1)
+	sd.addIovec(train.Data)
+	sd.trains[i] = train
+	if len(train.Data) > train.Size {
 		h := &sd.msgs[i].hdr
-		control := appendSegment(sd.control(i)[:sd.source], len(pkts[0]))
+		control := appendSegment(sd.control(i)[:sd.source], train.Size)
 		h.Control = &control[0]
 		h.SetControllen(len(control))
 	}
@@ -123,7 +123,7 @@ func (sd *sender) addMarked(data []byte) {
 	i := sd.add(2)
 	sd.addIovec(marker)
 	sd.addIovec(data)
-	sd.trains[i] = nil
+	sd.trains[i] = Train{}
 }
 
 // add begins a message of n iovecs and returns its place.
@@ -168,8 +168,8 @@ func (sd *sender) sendSome(fd uintptr) {
 // call makes one system call and waits for room when there is none.
 func (sd *sender) call() error {
 	err := sd.s.raw.Control(sd.try)
-	if err == nil && sd.errno == unix.EAGAIN {
-		err = sd.s.raw.Write(sd.wait)
+	for err == nil && sd.errno == unix.EAGAIN {
+		err = sd.s.raw.Control(sd.wait)
 	}
 	if err == nil {
 		return nil
@@ -180,6 +180,12 @@ func (sd *sender) call() error {
 	default:
 		return err
 	}
+}
+
+// awaitRoom waits until the socket takes more, or is closed.
+func awaitRoom(fd uintptr) {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	_, _ = unix.Poll(fds[:], roomPatience)
 }
 
 // flush sends the messages that were added and returns the first error. After an
@@ -217,12 +223,12 @@ func (sd *sender) flush() (first error, done bool) {
 // report when that works. alone is whether other messages may fare better.
 func (sd *sender) failed() (err error, alone bool) {
 	train := sd.trains[sd.sent]
-	if len(train) > 1 && segmentationRefused(sd.errno) {
+	if train.Packets() > 1 && segmentationRefused(sd.errno) {
 		sd.t.counters.trainsRefused.Add(1)
 		if sd.errno == unix.EIO || sd.errno == unix.EOPNOTSUPP {
 			sd.s.gsoPause.Store(gsoPauseBatches)
 		}
-		err, done := sd.t.send(sd.s, sd.pair, train, false)
+		err, done := sd.t.send(sd.s, sd.pair, []Train{train}, false)
 		if !done {
 			sd.sent++ // counted by send
 		}
@@ -230,7 +236,7 @@ func (sd *sender) failed() (err error, alone bool) {
 	}
 	switch sd.errno {
 	case unix.EMSGSIZE, unix.ENOBUFS, unix.ENOMEM:
-		sd.t.counters.sendErrors.Add(uint64(max(1, len(train))))
+		sd.t.counters.sendErrors.Add(uint64(max(1, train.Packets())))
 		return sd.errno, true
 	}
 	return sd.errno, false
@@ -240,7 +246,7 @@ func (sd *sender) failed() (err error, alone bool) {
 func (sd *sender) unsent() uint64 {
 	var n int
 	for _, train := range sd.trains[sd.sent:sd.filled] {
-		n += max(1, len(train))
+		n += max(1, train.Packets())
 	}
 	return uint64(n)
 }

@@ -68,7 +68,7 @@ func openSocket(spec socketSpec) (*socket, error) {
 	if spec.esp {
 		typ, proto = unix.SOCK_RAW, unix.IPPROTO_ESP
 	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return nil, explainOpen(spec, os.NewSyscallError("socket", err))
 	}
@@ -179,6 +179,12 @@ func (s *socket) setBuffers(fd int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
 	}
+}
+
+// wake lets a reader that waits in the kernel return. The call reports that the socket
+// is not connected, and does it all the same.
+func (s *socket) wake() {
+	_ = s.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
 }
 
 func setMark(fd int, mark uint32) error {

@@ -50,12 +50,27 @@ func (p Port) String() string {
 	return "IKE"
 }
 
-// ESPPacket is one received ESP packet: SPI to ICV. Data is writable, belongs to
-// the transport, and is valid until HandleESP returns.
-type ESPPacket struct {
+// Train is a sequence of ESP packets, SPI to ICV, one behind the other in memory: all
+// of Size octets, only the last may be shorter. It crosses the kernel as one.
+type Train struct {
+	Data []byte
+	Size int
+}
+
+// Packets is how many packets a train has.
+func (t Train) Packets() int {
+	if t.Size <= 0 {
+		return 0
+	}
+	return (len(t.Data) + t.Size - 1) / t.Size
+}
+
+// ESPTrain is a received train. Its data is writable, belongs to the transport, and is
+// valid until HandleESP returns.
+type ESPTrain struct {
 	Pair locator.Pair // as the receiver sees it
 	UDP  bool         // false: IP protocol 50, ports are zero
-	Data []byte
+	Train
 }
 
 // Handler receives what arrives. Both methods are called from the receiving
@@ -63,6 +78,6 @@ type ESPPacket struct {
 type Handler interface {
 	// HandleIKE gets an IKE message without marker; data belongs to the callee.
 	HandleIKE(pair locator.Pair, data []byte)
-	// HandleESP gets a batch; NAT keepalives are already taken out.
-	HandleESP(batch []ESPPacket)
+	// HandleESP gets a batch, in order; NAT keepalives are already taken out.
+	HandleESP(batch []ESPTrain)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 
@@ -41,12 +42,29 @@ func newRecorder() *recorder {
 
 func (r *recorder) HandleIKE(pair locator.Pair, data []byte) { r.ike <- packet{pair, true, data} }
 
-func (r *recorder) HandleESP(batch []ESPPacket) {
-	r.batches <- len(batch)
-	for _, p := range batch {
-		r.esp <- packet{p.Pair, p.UDP, bytes.Clone(p.Data)}
-		clear(p.Data) // it is ours to write to
+func (r *recorder) HandleESP(batch []ESPTrain) {
+	n := 0
+	for _, t := range batch {
+		n += t.Packets()
+		for p := range slices.Chunk(t.Data, t.Size) {
+			r.esp <- packet{t.Pair, t.UDP, bytes.Clone(p)}
+			clear(p) // it is ours to write to
+		}
 	}
+	r.batches <- n
+}
+
+// trains puts packets one behind the other, those of one size into one train.
+func trains(pkts [][]byte) (out []Train) {
+	for _, p := range pkts {
+		last := len(out) - 1
+		if last < 0 || out[last].Size < len(p) || len(out[last].Data)%out[last].Size != 0 {
+			out = append(out, Train{Size: len(p)})
+			last++
+		}
+		out[last].Data = append(out[last].Data, p...)
+	}
+	return out
 }
 
 // listen opens a transport on ephemeral ports that the test closes.
@@ -200,7 +218,7 @@ func sendAndCompare(t *testing.T, a *Transport, rec *recorder, pair locator.Pair
 	for i, n := range sizes {
 		pkts[i] = espPacket(n, i)
 	}
-	if err := a.SendESP(pair, true, pkts); err != nil {
+	if err := a.SendESP(pair, true, trains(pkts)); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range pkts {
@@ -228,7 +246,7 @@ func TestSource(t *testing.T) {
 			if got := <-rec.ike; got.pair.Remote != pair.Local || got.pair.Local != pair.Remote {
 				t.Errorf("sent on %s, arrived as %s", pair, got.pair)
 			}
-			if err := a.SendESP(pair, true, [][]byte{espPacket(99, 0), espPacket(99, 1)}); err != nil {
+			if err := a.SendESP(pair, true, trains([][]byte{espPacket(99, 0), espPacket(99, 1)})); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -315,7 +333,7 @@ func TestRefusals(t *testing.T) {
 		if err := a.SendIKE(tt.pair, ikeMessage(1, 28)); !refusedFor(err, tt.want) {
 			t.Errorf("%s: SendIKE: %v, want %v", tt.name, err, tt.want)
 		}
-		if err := a.SendESP(tt.pair, true, [][]byte{espPacket(64, 0), espPacket(64, 1)}); !refusedFor(err, tt.want) {
+		if err := a.SendESP(tt.pair, true, trains([][]byte{espPacket(64, 0), espPacket(64, 1)})); !refusedFor(err, tt.want) {
 			t.Errorf("%s: SendESP: %v, want %v", tt.name, err, tt.want)
 		}
 		if err := a.SendKeepalive(tt.pair); !refusedFor(err, tt.want) {
@@ -323,13 +341,13 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	onIKEPort := locator.Pair{Local: local(loopback4, ike), Remote: remote}
-	if err := a.SendESP(onIKEPort, true, [][]byte{espPacket(64, 0)}); !errors.Is(err, ErrNoSocket) {
+	if err := a.SendESP(onIKEPort, true, trains([][]byte{espPacket(64, 0)})); !errors.Is(err, ErrNoSocket) {
 		t.Errorf("ESP from the IKE port: %v", err)
 	}
 	if err := a.SendKeepalive(onIKEPort); !errors.Is(err, ErrNoSocket) {
 		t.Errorf("keepalive from the IKE port: %v", err)
 	}
-	if err := a.SendESP(locator.Pair{Remote: remote}, false, [][]byte{espPacket(64, 0)}); !errors.Is(err, ErrNoSocket) {
+	if err := a.SendESP(locator.Pair{Remote: remote}, false, trains([][]byte{espPacket(64, 0)})); !errors.Is(err, ErrNoSocket) {
 		t.Errorf("protocol 50 without a socket: %v", err)
 	}
 }
@@ -453,7 +471,7 @@ type stuckHandler struct {
 	gate, last chan struct{}
 }
 
-func (h *stuckHandler) HandleESP([]ESPPacket) {}
+func (h *stuckHandler) HandleESP([]ESPTrain) {}
 func (h *stuckHandler) HandleIKE(_ locator.Pair, data []byte) {
 	<-h.gate
 	if binary.BigEndian.Uint64(data) != lastSPI {
@@ -472,7 +490,7 @@ func TestKeepalive(t *testing.T) {
 	if err := a.SendKeepalive(pair); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.SendESP(pair, true, [][]byte{espPacket(64, 0)}); err != nil {
+	if err := a.SendESP(pair, true, trains([][]byte{espPacket(64, 0)})); err != nil {
 		t.Fatal(err)
 	}
 	<-rec.esp // came after the keepalive, on the same socket
@@ -496,9 +514,9 @@ func TestOrder(t *testing.T) {
 		}
 	}
 	step(a.SendIKE(pair, ikeMessage(1, 28))) // holds the reader
-	step(a.SendESP(pair, true, [][]byte{espPacket(64, 0)}))
+	step(a.SendESP(pair, true, trains([][]byte{espPacket(64, 0)})))
 	step(a.SendIKE(pair, ikeMessage(2, 28)))
-	step(a.SendESP(pair, true, [][]byte{espPacket(64, 1), espPacket(64, 2)}))
+	step(a.SendESP(pair, true, trains([][]byte{espPacket(64, 1), espPacket(64, 2)})))
 	close(gate)
 	for i, want := range []string{"IKE", "ESP 1", "IKE", "ESP 2"} {
 		if got := <-seen; got != want {
@@ -513,11 +531,20 @@ type orderHandler struct {
 }
 
 func (h *orderHandler) HandleIKE(locator.Pair, []byte) { <-h.gate; h.seen <- "IKE" }
-func (h *orderHandler) HandleESP(b []ESPPacket)        { h.seen <- fmt.Sprintf("ESP %d", len(b)) }
+func (h *orderHandler) HandleESP(b []ESPTrain) {
+	h.seen <- fmt.Sprintf("ESP %d", packets(Train{}, unpaired(b)))
+}
+
+func unpaired(list []ESPTrain) (out []Train) {
+	for _, t := range list {
+		out = append(out, t.Train)
+	}
+	return out
+}
 
 // TestCloseWhileBusy closes while others send and receive.
 func TestCloseWhileBusy(t *testing.T) {
-	a, err := Listen(Config{}, handlerFunc(func([]ESPPacket) {}), nil)
+	a, err := Listen(Config{}, handlerFunc(func([]ESPTrain) {}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -532,7 +559,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		busy.Go(func() {
 			started <- struct{}{}
 			for {
-				if err := a.SendESP(pair, true, pkts); err != nil {
+				if err := a.SendESP(pair, true, trains(pkts)); err != nil {
 					if !errors.Is(err, net.ErrClosed) {
 						t.Errorf("send ended with %v, want net.ErrClosed", err)
 					}
@@ -556,9 +583,9 @@ func TestCloseWhileBusy(t *testing.T) {
 	}
 }
 
-type handlerFunc func(batch []ESPPacket)
+type handlerFunc func(batch []ESPTrain)
 
-func (f handlerFunc) HandleESP(batch []ESPPacket)      { f(batch) }
+func (f handlerFunc) HandleESP(batch []ESPTrain)       { f(batch) }
 func (handlerFunc) HandleIKE(_ locator.Pair, _ []byte) {}
 
 func TestPorts(t *testing.T) {

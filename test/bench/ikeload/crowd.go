@@ -46,7 +46,7 @@ func (i *inlet) HandleIKE(pair locator.Pair, data []byte) {
 		s.Receive(pair, data)
 	}
 }
-func (i *inlet) HandleESP([]transport.ESPPacket) {}
+func (i *inlet) HandleESP([]transport.ESPTrain) {}
 
 func newCrowd(log *slog.Logger) (*crowd, error) {
 	c := &crowd{ended: make(chan outcome, 1<<16), workers: shard.NewWorkers(runtime.GOMAXPROCS(0))}
