@@ -317,7 +317,11 @@ func (c *connection) sessionEvent(ctx context.Context, id ike.SessionID, a ike.A
 		}
 	case ike.PathChanged:
 		if a.Session == id {
-			c.handover(a)
+			c.moving(a)
+		}
+	case ike.PathConfirmed:
+		if a.Session == id {
+			c.followed(a)
 		}
 	case ike.Rekeyed:
 		if a.Session == id {

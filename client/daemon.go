@@ -52,7 +52,7 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 	d.newStack = func(p *profile.Profile) (Stack, error) {
 		return NewStack(StackConfig{
 			Interface: cfg.Interface, MTU: p.Tunnel.MTU, Port: cfg.Port, NATTPort: cfg.NATTPort, NativeESP: p.Tunnel.NativeESP,
-			MOBIKE: p.Tunnel.MOBIKE, Log: log,
+			MOBIKE: p.Tunnel.MOBIKE, Roaming: p.Roaming, Log: log,
 		})
 	}
 	return d, nil

@@ -29,7 +29,10 @@ func Policy(p *profile.Profile, now time.Time, prefix string, problems *config.P
 		PeerTimeout:   p.Timers.DPDTimeout.Std(),
 		Fragmentation: p.Tunnel.Fragmentation,
 		NativeESP:     p.Tunnel.NativeESP,
+		ProhibitNAT:   !p.Tunnel.NATTraversal,
 		Childless:     childlessModes[p.Tunnel.Childless],
+
+		KeepaliveInterval: p.Roaming.Keepalive.Std(),
 		// Gateways that know several authorities do not always ask.
 		SendCertificates: true,
 	}

@@ -2,13 +2,15 @@ package client
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
+	"path"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/netmon"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 	"github.com/wayfarer-vpn/wayfarer/mobike"
@@ -19,12 +21,13 @@ import (
 type uplinks struct {
 	extension *mobike.Extension
 	policy    locator.Policy
+	metered   []string // patterns
 	addresses atomic.Pointer[[]locator.Local]
 	changed   chan struct{} // a token: they are others now
 }
 
-func newUplinks() *uplinks {
-	u := &uplinks{policy: locator.DefaultPolicy(), changed: make(chan struct{}, 1)}
+func newUplinks(r profile.Roaming) *uplinks {
+	u := &uplinks{policy: r.Policy(), metered: r.Metered, changed: make(chan struct{}, 1)}
 	u.addresses.Store(&[]locator.Local{})
 	u.extension = mobike.New(mobike.Config{Policy: u.policy, Announce: true, Local: u.list})
 	return u
@@ -40,6 +43,17 @@ func (u *uplinks) set(now []locator.Local) {
 	}
 }
 
+// mark marks the addresses of interfaces that the user pays for by traffic.
+func (u *uplinks) mark(ls []locator.Local) []locator.Local {
+	for i := range ls {
+		ls[i].Metered = slices.ContainsFunc(u.metered, func(pattern string) bool {
+			ok, _ := path.Match(pattern, ls[i].Name)
+			return ok
+		})
+	}
+	return ls
+}
+
 // roam makes a policy for sessions that move.
 func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
 	q := *p
@@ -53,6 +67,7 @@ func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
 func (s *stack) watchUplinks(ctx context.Context) {
 	cfg := netmon.Config{Log: s.log, NeedRoute: true, Ignore: func(name string) bool { return name == s.name }}
 	netmon.Watch(ctx, cfg, func(now []locator.Local) {
+		now = s.uplinks.mark(slices.Clone(now))
 		s.uplinks.set(now)
 		s.log.Debug("uplinks", "addresses", uplinkNames(now))
 		s.shard.Do(func(at time.Time, e shard.Engine) {
@@ -85,24 +100,55 @@ func (s *stack) Paths(ctx context.Context, id ike.SessionID) (out []locator.Pair
 
 // Handover is the last move of a session to another path.
 type Handover struct {
-	Time  time.Time      `json:"time"`
-	From  netip.AddrPort `json:"from"`
-	To    netip.AddrPort `json:"to"`
-	Peer  netip.AddrPort `json:"peer"`
-	Cause string         `json:"cause"`
+	Time time.Time `json:"time"`
+	// From and To are our addresses, FromGateway and Gateway those of the gateway.
+	From        netip.AddrPort `json:"from"`
+	FromGateway netip.AddrPort `json:"from_gateway"`
+	To          netip.AddrPort `json:"to"`
+	Gateway     netip.AddrPort `json:"gateway"`
+	Cause       string         `json:"cause"`
 	// Verified says that the new path had been tried before.
 	Verified bool `json:"verified"`
-	// SilentMS is how long nothing had been heard on the old path.
-	SilentMS float64 `json:"silent_ms"`
+	// Confirmed says that the gateway has followed. GapMS is how long there was no
+	// working path: until it did, or until the move while it has not.
+	Confirmed bool    `json:"confirmed"`
+	GapMS     float64 `json:"gap_ms"`
 }
 
-// handover notes and logs a move.
-func (c *connection) handover(a ike.PathChanged) {
-	h := &Handover{Time: time.Now(), From: a.From.Local, To: a.To.Local, Peer: a.To.Remote, Cause: a.Cause, Verified: a.Verified,
-		SilentMS: float64(a.Gap.Microseconds()) / 1000}
-	c.log.Info("moved to another path", "profile", c.profile.Name, slog.String("from", a.From.String()), slog.String("to", a.To.String()),
-		"cause", a.Cause, "verified", a.Verified, "silent", a.Gap.Round(time.Millisecond).String())
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// moving notes a move that the gateway has yet to confirm.
+func (c *connection) moving(a ike.PathChanged) {
+	c.mu.Lock()
+	before := c.st.handover
+	c.mu.Unlock()
+	if before != nil && !before.Confirmed {
+		c.logHandover(before) // it never was
+	}
+	h := &Handover{Time: time.Now(), From: a.From.Local, FromGateway: a.From.Remote, To: a.To.Local, Gateway: a.To.Remote,
+		Cause: a.Cause, Verified: a.Verified, GapMS: milliseconds(a.Gap)}
 	c.set(func(l *live) { l.handover = h })
+}
+
+// followed notes that the gateway has followed, and logs the handover.
+func (c *connection) followed(a ike.PathConfirmed) {
+	c.mu.Lock()
+	before := c.st.handover
+	c.mu.Unlock()
+	if before == nil || before.Confirmed {
+		return
+	}
+	h := *before
+	h.Confirmed, h.GapMS = true, milliseconds(a.Gap)
+	c.logHandover(&h)
+	c.set(func(l *live) { l.handover = &h })
+}
+
+// logHandover is the one line that a handover gets.
+func (c *connection) logHandover(h *Handover) {
+	c.log.Info("moved to another path", "profile", c.profile.Name,
+		"from", locator.Pair{Local: h.From, Remote: h.FromGateway}.String(), "to", locator.Pair{Local: h.To, Remote: h.Gateway}.String(),
+		"cause", h.Cause, "gap_ms", h.GapMS, "verified", h.Verified, "confirmed", h.Confirmed)
 }
 
 // Path is one pair of addresses that the session could go over.

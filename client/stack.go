@@ -14,6 +14,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/esp/tun"
 	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
@@ -66,6 +67,7 @@ type StackConfig struct {
 	Port, NATTPort uint16
 	NativeESP      bool
 	MOBIKE         bool
+	Roaming        profile.Roaming
 	Log            *slog.Logger
 }
 
@@ -124,7 +126,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 		return nil, fmt.Errorf("open the sockets for IKE and ESP: %w", err)
 	}
 	s := &stack{
-		log: cfg.Log, transport: tr, uplinks: newUplinks(), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+		log: cfg.Log, transport: tr, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
 	}
 	if err := s.start(cfg, in); err != nil {
 		return nil, errors.Join(err, tr.Close())
@@ -186,7 +188,7 @@ func (s *stack) fail(err error) {
 // event takes what the engine tells. It must not wait.
 func (s *stack) event(_ *shard.Shard, a ike.Action) {
 	switch a := a.(type) {
-	case ike.Established, ike.Rekeyed, ike.ChildDown, ike.Closed, ike.PathChanged:
+	case ike.Established, ike.Rekeyed, ike.ChildDown, ike.Closed, ike.PathChanged, ike.PathConfirmed:
 		select {
 		case s.events <- a:
 		default:

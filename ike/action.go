@@ -131,13 +131,25 @@ type Rekeyed struct {
 	OldChild, NewChild esp.ChildID // Child SA
 }
 
-// PathChanged tells that a session goes on over another path.
+// PathChanged tells that a session goes on over another path. On an initiator it is
+// followed by PathConfirmed, unless the path changes again before.
 type PathChanged struct {
 	Session  SessionID
 	From, To locator.Pair
 	Cause    string
 	Verified bool // the new pair had been verified before
-	// Gap is how long nothing had been heard on the old pair, zero if unknown.
+	// Gap is the time until the move: on an initiator since the old path was seen not to
+	// work any more, on a responder since the peer asked for it.
+	Gap time.Duration
+}
+
+// PathConfirmed tells that the peer has taken part in the last PathChanged.
+type PathConfirmed struct {
+	Session SessionID
+	Pair    locator.Pair
+	// Gap is the time until the confirmation since the old path was seen not to work
+	// any more: the first packet that went unanswered, the loss of the address. If it
+	// worked until the move, it is the time of the move itself.
 	Gap time.Duration
 }
 
@@ -195,6 +207,7 @@ func (Established) action()      {}
 func (Rekeyed) action()          {}
 func (ChildDown) action()        {}
 func (PathChanged) action()      {}
+func (PathConfirmed) action()    {}
 func (PathLost) action()         {}
 func (Keepalive) action()        {}
 func (Closed) action()           {}

@@ -22,7 +22,10 @@ const (
 
 // String returns the criterion's name.
 func (c Criterion) String() string {
-	return name(int(c), "invalid", "interface", "metered", "preference", "family", "nat", "foreign")
+	if c == 0 {
+		return "invalid"
+	}
+	return name(int(c), criterionWords...)
 }
 
 // Family prefers an address family.

@@ -59,7 +59,9 @@ func (t *Task) checkMapping(x *ike.Exchange) {
 	}
 	if !bytes.Equal(before.hash, n.Data) {
 		t.entry.MappingLost(x.Now, x.Pair, 0)
-		t.session.Act(ike.PathChanged{Session: t.session.ID(), From: x.Pair, To: x.Pair, Cause: locator.NATChanged.String(), Verified: true})
+		t.outage.move(x.Now)
+		t.session.Act(ike.PathChanged{Session: t.session.ID(), From: x.Pair, To: x.Pair, Cause: locator.NATChanged.String(),
+			Verified: true, Gap: t.outage.lasted(x.Now)})
 		t.tellMove(x.Now)
 	}
 }

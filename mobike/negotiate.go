@@ -39,7 +39,8 @@ type Task struct {
 	seen    netip.AddrPort // where fresh ESP came from last, if not over the path
 	seenAt  time.Time
 	begunAt time.Time // not zero: decisions wait for the session to be up
-	silent  time.Time // last time something was heard on the current pair
+	outage  outage
+	askedAt time.Time // responder: the peer's last update
 }
 
 // Active says whether MOBIKE was negotiated.

@@ -108,6 +108,7 @@ func (t *Task) carryOut(now time.Time, d locator.Decision) {
 	case locator.Announce:
 		t.tellMove(now)
 	case locator.Lost:
+		t.outage.begin(now)
 		t.session.Act(ike.PathLost{Session: t.session.ID(), Cause: d.Cause.String()})
 	}
 }
@@ -235,7 +236,7 @@ func (t *Task) Heard(now time.Time, pair locator.Pair, response, fresh bool) {
 		return
 	}
 	if pair == t.session.Path().Pair {
-		t.silent = now
+		t.outage.heard()
 	}
 	if !response {
 		t.run(now)
@@ -249,6 +250,7 @@ func (t *Task) DataPathEvent(now time.Time, ev esp.Event) {
 	}
 	switch ev.Kind {
 	case esp.Unanswered:
+		t.outage.begin(ev.Since)
 		t.entry.Unanswered(now, ev.Since)
 	case esp.SourceChanged:
 		t.sourceChanged(now, ev.Observed)

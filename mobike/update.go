@@ -23,9 +23,10 @@ type update struct {
 // carryOutSwitch moves to another pair.
 func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 	s := t.session
-	gap := time.Duration(0)
-	if !t.silent.IsZero() {
-		gap = now.Sub(t.silent)
+	gap := now.Sub(t.askedAt)
+	if s.Role() == ike.Initiator {
+		t.outage.move(now)
+		gap = t.outage.lasted(now)
 	}
 	if s.Role() == ike.Initiator && d.To.Local.Addr() != d.From.Local.Addr() {
 		// Nobody is harmed by ESP in UDP for one round trip; without it a NAT drops it.
@@ -116,6 +117,7 @@ func (t *Task) updated(x *ike.Exchange) {
 	case x.Notify(message.UnacceptableAddresses) != nil, x.Notify(message.UnexpectedNATDetected) != nil:
 		t.entry.Rejected(now, t.update.pair)
 	default:
+		t.confirmed(now)
 		t.noNATs = 0
 		t.rememberMapping(x)
 		path := x.DetectNAT()
@@ -132,6 +134,7 @@ func (t *Task) updated(x *ike.Exchange) {
 // address has been checked (RFC 4555 §3.5).
 func (t *Task) peerMoved(x *ike.Exchange) {
 	s := t.session
+	t.askedAt = x.Now
 	s.MoveIKE(x.DetectNAT())
 	t.entry.Verify(x.Now, x.Pair)
 	t.noteNAT(x)

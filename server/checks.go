@@ -172,6 +172,12 @@ func (l *loader) checkTunnel() {
 	if t.ReplayWindow < 0 || t.ReplayWindow > maxReplayWindow {
 		p.Add("tunnel.replay_window", "%d is not between 0 and %d", t.ReplayWindow, maxReplayWindow)
 	}
+	if !t.NATTraversal && !t.NativeESP {
+		p.Add("tunnel.nat_traversal", "without it ESP goes in IP packets of its own: set native_esp = true as well")
+	}
+	if err := l.Config.Roaming.policy().Validate(); err != nil {
+		p.Add("roaming", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
 	if _, ok := childlessModes[t.Childless]; !ok {
 		p.Add("tunnel.childless", "%.40q is none of allow, never and force", t.Childless)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
 // Paths and names that are used unless the configuration says otherwise.
@@ -33,6 +34,7 @@ type Config struct {
 	PSK     []PSKConfig   `toml:"psk"`
 	Network NetworkConfig `toml:"network"`
 	Tunnel  TunnelConfig  `toml:"tunnel"`
+	Roaming RoamingConfig `toml:"roaming"`
 	Crypto  CryptoConfig  `toml:"crypto"`
 	Timers  TimersConfig  `toml:"timers"`
 	Limits  LimitsConfig  `toml:"limits"`
@@ -104,6 +106,9 @@ type TunnelConfig struct {
 	MTU    int    `toml:"mtu"`
 	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).
 	NativeESP bool `toml:"native_esp"`
+	// NATTraversal lets clients pass NATs (RFC 3948). Without it, which needs NativeESP,
+	// a changed address is an attack (RFC 4555 §3.9).
+	NATTraversal bool `toml:"nat_traversal"`
 	// ReplayWindow is the anti-replay window in packets, 0 for the default.
 	ReplayWindow int `toml:"replay_window"`
 	// Fragmentation of IKE messages (RFC 7383), MOBIKE (RFC 4555), Childless IKE SAs
@@ -111,6 +116,35 @@ type TunnelConfig struct {
 	Fragmentation bool   `toml:"fragmentation"`
 	MOBIKE        bool   `toml:"mobike"`
 	Childless     string `toml:"childless"`
+}
+
+// RoamingConfig says how clients may move.
+type RoamingConfig struct {
+	// ReturnRoutability says whether a new address of a client is checked before it
+	// gets traffic, after that, or never (RFC 4555 §3.7).
+	ReturnRoutability locator.Check `toml:"return_routability"`
+	// ProbeBurst and ProbesPerSecond bound the packets that one session's checks and
+	// searches cost, UnprovenBurst and UnprovenPerMinute those to all addresses
+	// together that have never answered.
+	ProbeBurst        int `toml:"probe_burst"`
+	ProbesPerSecond   int `toml:"probes_per_second"`
+	UnprovenBurst     int `toml:"unproven_burst"`
+	UnprovenPerMinute int `toml:"unproven_per_minute"`
+}
+
+// defaultRoaming is the policy of package locator.
+func defaultRoaming() RoamingConfig {
+	p := locator.DefaultPolicy()
+	return RoamingConfig{p.Check, p.ProbeBurst, p.ProbesPerSecond, p.UnprovenBurst, p.UnprovenPerMinute}
+}
+
+// policy is the same for the host entries of sessions.
+func (r *RoamingConfig) policy() locator.Policy {
+	p := locator.DefaultPolicy()
+	p.Check = r.ReturnRoutability
+	p.ProbeBurst, p.ProbesPerSecond = r.ProbeBurst, r.ProbesPerSecond
+	p.UnprovenBurst, p.UnprovenPerMinute = r.UnprovenBurst, r.UnprovenPerMinute
+	return p
 }
 
 // CryptoConfig holds proposals in strongSwan's spelling; "modern" and "compat" stand
@@ -182,8 +216,9 @@ func NewConfig() *Config {
 			Networks: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
 			Manage:   true,
 		},
-		Tunnel: TunnelConfig{Device: DefaultDevice, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
-		Crypto: CryptoConfig{IKE: "modern,compat", ESP: "modern,compat"},
+		Tunnel:  TunnelConfig{Device: DefaultDevice, NATTraversal: true, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
+		Roaming: defaultRoaming(),
+		Crypto:  CryptoConfig{IKE: "modern,compat", ESP: "modern,compat"},
 		Timers: TimersConfig{
 			RekeyIKE: config.Duration(4 * time.Hour), RekeyChild: config.Duration(time.Hour), Jitter: 0.1,
 			DPDDelay: config.Duration(30 * time.Second),

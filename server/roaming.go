@@ -25,15 +25,18 @@ import (
 // roaming lets clients move (RFC 4555): it knows at which addresses this gateway can
 // be reached, and tells the sessions when that changes.
 type roaming struct {
-	extension *mobike.Extension
 	addresses atomic.Pointer[[]locator.Local]
 }
 
 func newRoaming() *roaming {
 	r := &roaming{}
 	r.addresses.Store(&[]locator.Local{})
-	r.extension = mobike.New(mobike.Config{Policy: locator.DefaultPolicy(), Announce: true, Local: r.list})
 	return r
+}
+
+// extension lets new sessions move by a policy.
+func (r *roaming) extension(p locator.Policy) ike.Extension {
+	return mobike.New(mobike.Config{Policy: p, Announce: true, Local: r.list})
 }
 
 func (r *roaming) list() []locator.Local { return *r.addresses.Load() }
@@ -43,7 +46,7 @@ func (s *Server) responder(next *Settings, shards int) *ike.ResponderConfig {
 	r := next.Responder(shards)
 	if next.Config.Tunnel.MOBIKE {
 		p := *r.Policy
-		p.Extensions = append(slices.Clone(p.Extensions), s.roaming.extension)
+		p.Extensions = append(slices.Clone(p.Extensions), s.roaming.extension(next.Config.Roaming.policy()))
 		r.Policy = &p
 	}
 	return r

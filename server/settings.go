@@ -189,6 +189,7 @@ func (l *loader) policy() *ike.Policy {
 		LivenessDelay: c.Timers.DPDDelay.Std(), PeerTimeout: c.Timers.DPDTimeout.Std(),
 		Fragmentation:    c.Tunnel.Fragmentation,
 		NativeESP:        c.Tunnel.NativeESP,
+		ProhibitNAT:      !c.Tunnel.NATTraversal,
 		Childless:        childlessModes[c.Tunnel.Childless],
 		SendCertificates: c.Auth.SendCertificate,
 	}

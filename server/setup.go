@@ -281,6 +281,14 @@ masquerade = true # clients appear with the gateway's own address
 # fragmentation = {{.Default.Tunnel.Fragmentation}}
 # mobike = {{.Default.Tunnel.MOBIKE}}
 # childless = "{{.Default.Tunnel.Childless}}" # allow, never or force
+# nat_traversal = {{.Default.Tunnel.NATTraversal}} # without it, which needs native_esp, no NAT may be on the way
+
+[roaming]
+# return_routability = "{{.Default.Roaming.ReturnRoutability}}" # check a client's new address before or after it gets traffic, or never
+# probe_burst = {{.Default.Roaming.ProbeBurst}} # packets that the checks of one session may cost at once, and a second
+# probes_per_second = {{.Default.Roaming.ProbesPerSecond}}
+# unproven_burst = {{.Default.Roaming.UnprovenBurst}} # of these, to addresses that have never answered, and a minute
+# unproven_per_minute = {{.Default.Roaming.UnprovenPerMinute}}
 
 [crypto]
 # ike = "{{.Default.Crypto.IKE}}" # or proposals such as aes256gcm16-prfsha384-x25519

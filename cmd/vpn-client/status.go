@@ -95,7 +95,7 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 		f.Add("path", pathLine(s))
 	}
 	if h := s.Handover; h != nil {
-		f.Add("last move", fmt.Sprintf("%s ago, from %s to %s, because of %s", span(now.Sub(h.Time)), h.From, h.To, h.Cause))
+		f.Add("last move", moveLine(h, now))
 	}
 	add(&f, "addresses", joined(s.Addresses))
 	add(&f, "routes", joined(s.Routes))
@@ -128,6 +128,19 @@ func add(f *cli.Fields, name, value string) {
 	if value != "" {
 		f.Add(name, value)
 	}
+}
+
+// moveLine says when the session moved, from where to where, why, and what it cost.
+func moveLine(h *client.Handover, now time.Time) string {
+	gap := fmt.Sprintf("%.0f ms without a path", h.GapMS)
+	if !h.Confirmed {
+		gap = "the gateway has not followed yet"
+	}
+	from, to := h.From.String(), h.To.String()
+	if h.FromGateway != h.Gateway {
+		from, to = from+" > "+h.FromGateway.String(), to+" > "+h.Gateway.String()
+	}
+	return fmt.Sprintf("%s ago, from %s to %s, because of %s, %s", span(now.Sub(h.Time)), from, to, h.Cause, gap)
 }
 
 func stateLine(s client.Status, now time.Time) string {

@@ -54,6 +54,7 @@ func (p *Profile) Check(prefix string, problems *config.Problems) {
 	c.identity()
 	c.credentials()
 	c.tunnel()
+	c.roaming()
 	c.timers()
 }
 
@@ -160,6 +161,9 @@ func (c *checker) tunnel() {
 	}
 	if mtu := c.Tunnel.MTU; mtu != 0 && (mtu < minMTU4 || mtu > maxMTU) {
 		c.add("tunnel.mtu", "%d is not between %d and %d (IPv6 needs %d)", mtu, minMTU4, maxMTU, MinMTU)
+	}
+	if !c.Tunnel.NATTraversal && !c.Tunnel.NativeESP {
+		c.add("tunnel.nat_traversal", "without it ESP goes in IP packets of its own: set native_esp = true as well")
 	}
 	if w := c.Tunnel.ReplayWindow; w < 0 || w > maxReplayWindow {
 		c.add("tunnel.replay_window", "%d is not between 0 and %d", w, maxReplayWindow)

@@ -26,6 +26,7 @@ func (p *Profile) Marshal() ([]byte, error) {
 	p.writeIdentity(w)
 	p.writeAuth(w)
 	p.writeTunnel(w)
+	p.writeRoaming(w)
 	p.writeCrypto(w)
 	p.writeTimers(w)
 	if w.err != nil {
@@ -128,6 +129,7 @@ func (p *Profile) writeTunnel(w *writer) {
 	w.key("dns", fmt.Sprint(t.DNS), fmt.Sprint(d.DNS), "Use the gateway's name servers.")
 	w.key("mtu", fmt.Sprint(t.MTU), fmt.Sprint(d.MTU), "0 chooses one.")
 	w.key("native_esp", fmt.Sprint(t.NativeESP), fmt.Sprint(d.NativeESP), "IP protocol 50 in place of UDP where no NAT is in the way.")
+	w.key("nat_traversal", fmt.Sprint(t.NATTraversal), fmt.Sprint(d.NATTraversal), "Without it, which needs native_esp, whoever changes addresses on the way is an attacker (RFC 4555 section 3.9).")
 	w.key("replay_window", fmt.Sprint(t.ReplayWindow), fmt.Sprint(d.ReplayWindow), "In packets; 0 for the default.")
 	w.key("fragmentation", fmt.Sprint(t.Fragmentation), fmt.Sprint(d.Fragmentation), "IKE fragmentation (RFC 7383).")
 	w.key("mobike", fmt.Sprint(t.MOBIKE), fmt.Sprint(d.MOBIKE), "Move between networks (RFC 4555).")

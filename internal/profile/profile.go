@@ -27,10 +27,11 @@ type Profile struct {
 	// Reconnect comes back after failures until the user says down.
 	Reconnect bool `toml:"reconnect"`
 
-	Auth   Auth   `toml:"auth"`
-	Tunnel Tunnel `toml:"tunnel"`
-	Crypto Crypto `toml:"crypto"`
-	Timers Timers `toml:"timers"`
+	Auth    Auth    `toml:"auth"`
+	Tunnel  Tunnel  `toml:"tunnel"`
+	Roaming Roaming `toml:"roaming"`
+	Crypto  Crypto  `toml:"crypto"`
+	Timers  Timers  `toml:"timers"`
 }
 
 // Method is how we prove who we are.
@@ -98,6 +99,9 @@ type Tunnel struct {
 	ReplayWindow int `toml:"replay_window"`
 	// Fragmentation uses IKE fragmentation (RFC 7383).
 	Fragmentation bool `toml:"fragmentation"`
+	// NATTraversal lets the session pass NATs (RFC 3948). Without it, which needs
+	// NativeESP, a changed address is an attack (RFC 4555 §3.9).
+	NATTraversal bool `toml:"nat_traversal"`
 	// MOBIKE lets the session move between networks (RFC 4555).
 	MOBIKE bool `toml:"mobike"`
 	// Childless is about RFC 6023.
@@ -148,9 +152,10 @@ func New(name string) *Profile {
 		Name:      name,
 		Reconnect: true,
 		Tunnel: Tunnel{
-			LAN: LANPrivate, DNS: true, Fragmentation: true, MOBIKE: true, Childless: ChildlessAllow,
+			LAN: LANPrivate, DNS: true, NATTraversal: true, Fragmentation: true, MOBIKE: true, Childless: ChildlessAllow,
 		},
-		Crypto: Crypto{IKE: Modern, ESP: Modern},
+		Roaming: DefaultRoaming(),
+		Crypto:  Crypto{IKE: Modern, ESP: Modern},
 		Timers: Timers{
 			RekeyIKE: config.Duration(DefaultRekeyIKE), RekeyChild: config.Duration(DefaultRekeyChild),
 			Jitter: DefaultJitter, DPDDelay: config.Duration(DefaultDPDDelay),

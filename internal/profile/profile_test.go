@@ -63,8 +63,21 @@ mtu = 1280
 native_esp = true
 replay_window = 64
 fragmentation = false
+nat_traversal = false
 mobike = false
 childless = "force"
+[roaming]
+interfaces = ["eth*", "wl*"]
+metered = ["wwan*"]
+family = "ipv6"
+order = ["nat", "interface"]
+standby = "cold"
+standby_paths = 2
+path_failure = "300ms"
+keepalive = "15s"
+probe_burst = 20
+probes_per_second = 5
+return_routability = "after"
 [crypto]
 ike = "aes256-sha256-x25519-ecp384"
 esp = "aes128gcm16,aes256-sha256"
@@ -151,6 +164,16 @@ func TestProblems(t *testing.T) {
 		{minimalPSK + "[tunnel]\nlan = 'none'", "tunnel.lan"},
 		{minimalPSK + "[tunnel]\nchildless = 'maybe'", "tunnel.childless"},
 		{minimalPSK + "[tunnel]\nreplay_window = -1", "tunnel.replay_window"},
+		{minimalPSK + "[tunnel]\nnat_traversal = false", "set native_esp = true"},
+		{minimalPSK + "[roaming]\npath_failure = '100ms'", "roaming.path_failure: 100ms is not between 300ms and 30s"},
+		{minimalPSK + "[roaming]\nkeepalive = '1s'", "roaming.keepalive"},
+		{minimalPSK + "[roaming]\nstandby = 'warm'", `"warm" is none of "hot", "cold"`},
+		{minimalPSK + "[roaming]\norder = ['price']", `"price" is none of "interface", "metered"`},
+		{minimalPSK + "[roaming]\norder = ['nat', 'nat']", "listed twice"},
+		{minimalPSK + "[roaming]\norder = []", "roaming.order: the list is empty"},
+		{minimalPSK + "[roaming]\nmetered = ['[']", "interface pattern"},
+		{minimalPSK + "[roaming]\nprobe_burst = 5000", "probe burst 5000 is out of range"},
+		{minimalPSK + "[roaming]\nreturn_routability = 'sometimes'", `none of "before", "after", "never"`},
 		{minimalPSK + "[crypto]\nike = ' '", "crypto.ike"},
 		{minimalPSK + "[timers]\njitter = 0.9", "timers.jitter"},
 		{minimalPSK + "[timers]\njitter = nan", "timers.jitter"},
