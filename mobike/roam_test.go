@@ -96,6 +96,42 @@ func TestSilentPathFailure(t *testing.T) {
 	}
 }
 
+// TestGapIsMeasured compares the gap that a handover reports with the one that traffic
+// had.
+func TestGapIsMeasured(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		event func(w *world)
+	}{
+		{"silent failure", func(w *world) { w.net.Block(addrA, srv1) }},
+		{"link lost", func(w *world) { w.a.SetUp(false); w.client.changed() }},
+		{"two seconds without a link", func(w *world) {
+			w.a.SetUp(false)
+			w.b.SetUp(false)
+			w.client.changed()
+			w.run(2 * time.Second)
+			w.b.SetUp(true)
+			w.client.changed()
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := connected(t, 1)
+			w.b.SetUp(true)
+			w.client.changed()
+			w.run(5 * time.Second)
+			w.client.gaps, w.client.lastGood = 0, w.net.Now()
+			tc.event(w)
+			w.run(3 * time.Second)
+			if len(w.client.confirmed) != 1 {
+				t.Fatalf("%d moves confirmed of %d", len(w.client.confirmed), len(w.client.changes))
+			}
+			if told, real := w.client.confirmed[0].Gap, w.client.gaps; (told - real).Abs() > 50*time.Millisecond {
+				t.Errorf("told %v, traffic had %v", told, real)
+			}
+		})
+	}
+}
+
 func TestSilentPathFailureWithOneUplink(t *testing.T) {
 	w := connected(t, 1)
 	w.run(2 * time.Second)

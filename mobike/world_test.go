@@ -48,6 +48,7 @@ type node struct {
 	established int
 	closed      []ike.Closed
 	changes     []ike.PathChanged
+	confirmed   []ike.PathConfirmed
 	lost        int
 
 	// data path
@@ -282,6 +283,8 @@ func (n *node) carryOut(a ike.Action) {
 	case ike.PathChanged:
 		n.w.net.Note("%s moves %v to %v because of %s (verified %v)", n.name, a.From, a.To, a.Cause, a.Verified)
 		n.changes = append(n.changes, a)
+	case ike.PathConfirmed:
+		n.confirmed = append(n.confirmed, a)
 	case ike.PathLost:
 		n.lost++
 	}

@@ -76,6 +76,10 @@ type Session struct {
 	LastActivity time.Time    `json:"last_activity,omitzero"`
 	Traffic      Traffic      `json:"traffic"`
 	Children     []Child      `json:"children"`
+	// MoveCount says how often the client has moved, Moves tells of the last ones, oldest
+	// first.
+	MoveCount int    `json:"move_count"`
+	Moves     []Move `json:"moves"`
 }
 
 // NAT says which side is behind a NAT.
@@ -123,7 +127,7 @@ func newSession(i ike.SessionInfo, stats *esp.Stats) *Session {
 		Addresses: nonNil(i.Config.Addresses), NAT: NAT{i.NATLocal, i.NATPeer}, Encapsulated: i.Path.UDP,
 		Fragments: i.Fragmentation, Extensions: nonNil(i.Extensions),
 		Started: i.Started, Established: i.Established, RekeyAt: i.IKERekeyAt, LastActivity: i.LastIKEInbound,
-		Children: []Child{},
+		Children: []Child{}, Moves: []Move{},
 	}
 	if i.Role == ike.Initiator {
 		out.Role = "initiator"
@@ -272,7 +276,10 @@ func (s *Server) Sessions(ctx context.Context, all bool) ([]*Session, error) {
 		if st, err := s.path.QueryHost(esp.HostID(i.ID)); err == nil {
 			stats = &st
 		}
-		out = append(out, newSession(i, stats))
+		x := newSession(i, stats)
+		count, last := s.table.movesOf(i.ID)
+		x.MoveCount, x.Moves = count, nonNil(last)
+		out = append(out, x)
 	}
 	slices.SortFunc(out, func(a, b *Session) int {
 		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))

@@ -102,11 +102,13 @@ func addressesOf(ls []locator.Local) []netip.Addr {
 	return out
 }
 
-// pathChanged logs a handover.
+// pathChanged notes and logs a handover.
 func (s *Server) pathChanged(a ike.PathChanged) {
-	s.log.Info("client moved", slog.Uint64("session", uint64(a.Session)), slog.Any("from", a.From.Remote), slog.Any("to", a.To.Remote),
-		slog.Any("local", a.To.Local), slog.String("cause", a.Cause), slog.Bool("verified", a.Verified))
-	s.events.publish(Event{Time: time.Now(), Kind: "moved", ID: uint64(a.Session), Remote: a.To.Remote, Detail: a.Cause})
+	m := newMove(time.Now(), a)
+	s.table.moved(a.Session, m)
+	s.log.Info("client moved", slog.Uint64("session", uint64(a.Session)), slog.String("from", a.From.String()), slog.String("to", a.To.String()),
+		slog.String("cause", m.Cause), slog.Float64("took_ms", m.TookMS), slog.Bool("verified", m.Verified))
+	s.events.publish(Event{Time: m.Time, Kind: "moved", ID: uint64(a.Session), Remote: m.To, Detail: m.Cause})
 }
 
 // crashSecretLen is the length of the secret behind quick crash detection.

@@ -22,6 +22,7 @@ type session struct {
 	addresses   []netip.Addr
 	closing     reason.Code // why the daemon ends it, if it does
 	up          bool
+	moves       *moves     // nil until it moves
 	after       []func()   // what waits for its end
 	final       *esp.Stats // what it carried, once the data path has forgotten it
 }

@@ -293,6 +293,17 @@ last error:    ` + reason.PeerDead.Title() + ` (2h0m ago)
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
+	s.Handover = &client.Handover{Time: now.Add(-time.Minute), From: netip.MustParseAddrPort("192.0.2.10:4500"), To: netip.MustParseAddrPort("192.168.1.2:4500"),
+		FromGateway: netip.MustParseAddrPort("203.0.113.1:4500"), Gateway: netip.MustParseAddrPort("203.0.113.1:4500"),
+		Cause: "local-lost", Confirmed: true, GapMS: 12.4}
+	b.Reset()
+	if err := printStatus(&b, s, now); err != nil {
+		t.Fatal(err)
+	}
+	line := "last move:     1m0s ago, from 192.0.2.10:4500 to 192.168.1.2:4500, because of local-lost, 12 ms without a path\n"
+	if !strings.Contains(b.String(), line) {
+		t.Errorf("no %q in\n%s", line, b.String())
+	}
 	retry := now.Add(8 * time.Second)
 	down := client.Status{State: client.Reconnecting, Profile: "alice", RetryAt: &retry, Problem: problem(reason.NoAnswer, 1, "TIMEOUT", false)}
 	b.Reset()

@@ -135,15 +135,24 @@ func sessionsCommand() *urfave.Command {
 }
 
 func printSessions(w io.Writer, list []*server.Session, now time.Time) error {
-	t := cli.NewTable("id", "identity", "state", "from", "addresses", "since", "in", "out")
+	t := cli.NewTable("id", "identity", "state", "from", "was at", "addresses", "since", "in", "out")
 	for _, s := range list {
 		since := ""
 		if !s.Established.IsZero() {
 			since = age(s.Established, now)
 		}
-		t.Row(s.ID, s.Identity, s.State, s.Remote, addresses(s.Addresses), since, octets(s.Traffic.InBytes), octets(s.Traffic.OutBytes))
+		t.Row(s.ID, s.Identity, s.State, s.Remote, before(s, now), addresses(s.Addresses), since, octets(s.Traffic.InBytes), octets(s.Traffic.OutBytes))
 	}
 	return t.Print(w)
+}
+
+// before says where a client was before it came to where it is, and until when.
+func before(s *server.Session, now time.Time) string {
+	if len(s.Moves) == 0 {
+		return "-"
+	}
+	m := s.Moves[len(s.Moves)-1]
+	return fmt.Sprintf("%s (%s ago)", m.From, age(m.Time, now))
 }
 
 func addresses(list []netip.Addr) string {
@@ -192,6 +201,13 @@ func printSession(w io.Writer, s *server.Session, now time.Time) error {
 	f.Add("Identity", s.Identity)
 	f.Add("Proved by", s.Auth)
 	f.Add("Path", s.Local+" <- "+s.Remote+natText(s))
+	for i := len(s.Moves) - 1; i >= 0; i-- {
+		m := s.Moves[i]
+		f.Add("Moved", fmt.Sprintf("%s ago from %s to %s, because of %s, in %.0f ms", age(m.Time, now), m.From, m.To, m.Cause, m.TookMS))
+	}
+	if older := s.MoveCount - len(s.Moves); older > 0 {
+		f.Add("Moved before", fmt.Sprintf("%d times", older))
+	}
 	f.Add("Inner addresses", addresses(s.Addresses))
 	f.Add("IKE SPIs", s.SPIi+" "+s.SPIr)
 	f.Add("IKE algorithms", s.Algorithms)

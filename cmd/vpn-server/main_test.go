@@ -178,6 +178,8 @@ var (
 		Auth: "shared key", Algorithms: "aes256gcm16-prfsha256-x25519", NAT: server.NAT{Peer: true}, Encapsulated: true,
 		Established: connected, Started: connected, Traffic: server.Traffic{InBytes: 3 << 20, OutBytes: 100},
 		Children: []server.Child{{SPIIn: "c0ffee01", SPIOut: "c0ffee02", Algorithms: "aes256gcm16", Local: []string{"10.20.0.0/24"}, Remote: []string{"10.77.0.2/32"}}},
+		MoveCount: 5, Moves: []server.Move{{Time: connected.Add(time.Hour), From: netip.MustParseAddrPort("198.51.100.7:4500"),
+			To: netip.MustParseAddrPort("192.0.2.10:40001"), Cause: "peer-moved", Verified: true, TookMS: 12.4}},
 	}
 )
 
@@ -225,9 +227,9 @@ func TestCommandsThatAskTheDaemon(t *testing.T) {
 	}{
 		{"status", 0, `(?s)Gateway: +vpn\.example\.test\n.*running since .*\(1h30m\), process 42, version 1\.2\.3\n.*1 established, 0 half-open.*10\.77\.0\.0/24: 1 of 253 in use.*Last error: +1h30m ago: .*mallory@example\.test from 192\.0\.2\.66:500`, `^$`},
 		{"status --json", 0, `"notify": "AUTHENTICATION_FAILED"`, `^$`},
-		{"sessions", 0, `ID +IDENTITY +STATE .*\n7 +alice@example\.test\?\[31m +established +192\.0\.2\.10:40001 +10\.77\.0\.2 +1h30m +3\.0MiB +100B\n`, `^$`},
+		{"sessions", 0, `ID +IDENTITY +STATE .*\n7 +alice@example\.test\?\[31m +established +192\.0\.2\.10:40001 +198\.51\.100\.7:4500 \(30m\d\ds ago\) +10\.77\.0\.2 +1h30m +3\.0MiB +100B\n`, `^$`},
 		{"sessions --json", 0, `"spi_i": "00112233445566aa",\s+"spi_r": "8899aabbccddeeff"`, `^$`},
-		{"sessions 7", 0, `(?s)Session: +7, established.*the client is behind a NAT, ESP in UDP.*in c0ffee01, out c0ffee02.*10\.20\.0\.0/24 <- 10\.77\.0\.2/32`, `^$`},
+		{"sessions 7", 0, `(?s)Session: +7, established.*the client is behind a NAT, ESP in UDP.*Moved: +30m\d\ds ago from 198\.51\.100\.7:4500 to 192\.0\.2\.10:40001, because of peer-moved, in 12 ms\nMoved before: +4 times.*in c0ffee01, out c0ffee02.*10\.20\.0\.0/24 <- 10\.77\.0\.2/32`, `^$`},
 		{"sessions 8", 7, `^$`, `session 8`},
 		{"disconnect 7", 0, `Session 7 is being ended\.`, `^$`},
 		{"disconnect 7 9", 7, `^$`, `session 9`},
