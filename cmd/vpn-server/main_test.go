@@ -177,7 +177,7 @@ var (
 		Local: "203.0.113.1:4500", Remote: "192.0.2.10:40001", Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.2")},
 		Auth: "shared key", Algorithms: "aes256gcm16-prfsha256-x25519", NAT: server.NAT{Peer: true}, Encapsulated: true,
 		Established: connected, Started: connected, Traffic: server.Traffic{InBytes: 3 << 20, OutBytes: 100},
-		Children: []server.Child{{SPIIn: "c0ffee01", SPIOut: "c0ffee02", Algorithms: "aes256gcm16", Local: []string{"10.20.0.0/24"}, Remote: []string{"10.77.0.2/32"}}},
+		Children:  []server.Child{{SPIIn: "c0ffee01", SPIOut: "c0ffee02", Algorithms: "aes256gcm16", Local: []string{"10.20.0.0/24"}, Remote: []string{"10.77.0.2/32"}}},
 		MoveCount: 5, Moves: []server.Move{{Time: connected.Add(time.Hour), From: netip.MustParseAddrPort("198.51.100.7:4500"),
 			To: netip.MustParseAddrPort("192.0.2.10:40001"), Cause: "peer-moved", Verified: true, TookMS: 12.4}},
 	}
