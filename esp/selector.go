@@ -3,6 +3,7 @@ package esp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Any tells whether the selector covers every packet of its addresses.
@@ -120,6 +121,23 @@ func (s *Selectors) Outbound(p *Inner) bool {
 // Inbound reports whether a packet comes from Remote to Local.
 func (s *Selectors) Inbound(p *Inner) bool {
 	return anyMatch(s.remote, p, p.src, p.SrcPort) && anyMatch(s.local, p, p.dst, p.DstPort)
+}
+
+// passAll reports whether every packet to a prefix goes from Local to Remote,
+// whatever its source, protocol and ports.
+func (s *Selectors) passAll(to netip.Prefix) bool {
+	family := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if to.Addr().Is6() {
+		family = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return anyCovers(s.local, family) && anyCovers(s.remote, to)
+}
+
+func anyCovers(ms []matcher, p netip.Prefix) bool {
+	lo, hi, v6 := wide(p.Masked().Addr()), wide(lastOf(p.Masked())), p.Addr().Is6()
+	return slices.ContainsFunc(ms, func(m matcher) bool {
+		return m.v6 == v6 && m.protocol == 0 && m.anyPort && !lo.less(m.lo) && !m.hi.less(hi)
+	})
 }
 
 func compile(selectors []Selector) ([]matcher, error) {

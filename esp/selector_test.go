@@ -221,8 +221,67 @@ func TestSPDManyHosts(t *testing.T) {
 		s.spd.Remove(n, []Selector{prefixSel(n + "/32")})
 		s.expect(n, "")
 	}
-	if size := s.spd.table.Load().Size(); size != 0 {
-		t.Errorf("%d prefixes left over", size)
+	if size := s.spd.addresses.size(); size != 0 {
+		t.Errorf("%d addresses left over", size)
+	}
+}
+
+// An address of one family never stands for one of the other.
+func TestSPDKeepsFamiliesApart(t *testing.T) {
+	s := &spdTest{t: t}
+	s.insert("four", 1, prefixSel("10.0.0.7/32"))
+	s.insert("six", 2, prefixSel("::a00:8/128"))
+	s.expect("10.0.0.7", "four")
+	s.expect("::a00:7", "")
+	s.expect("::ffff:10.0.0.7", "")
+	s.expect("10.0.0.8", "")
+	s.expect("::a00:8", "six")
+}
+
+// A network of a host and an address of its own count as one host, an address of
+// another comes first.
+func TestSPDAddressesWithinNetworks(t *testing.T) {
+	s := &spdTest{t: t}
+	s.insert("network", 1, prefixSel("10.0.0.0/24"))
+	s.insert("its own", 1, prefixSel("10.0.0.7/32"))
+	s.insert("other", 2, prefixSel("10.0.0.8/32"))
+	s.insert("elsewhere", 3, prefixSel("10.1.0.0/24"))
+	s.expect("10.0.0.7", "its own")
+	s.expect("10.0.0.8", "other")
+	s.insert("network", 1, prefixSel("10.0.0.0/24")) // later than its own address
+	s.expect("10.0.0.7", "network")
+	s.expect("10.0.0.8", "other")
+	s.spd.Remove("network", []Selector{prefixSel("10.0.0.0/24")})
+	s.spd.Remove("elsewhere", []Selector{prefixSel("10.1.0.0/24")})
+	s.expect("10.0.0.7", "its own")
+	s.expect("10.0.0.9", "")
+	if s.spd.networks.Load() != nil {
+		t.Error("an empty prefix table is kept, and looked at for each packet")
+	}
+}
+
+// Selectors that are narrower than the prefix, in any way, are asked.
+func TestSPDAsksNarrowSelectors(t *testing.T) {
+	to := prefixSel("10.0.0.7/32")
+	for name, sel := range map[string][2]Selector{
+		"everything": {prefixSel("0.0.0.0/0"), to},
+		"source":     {prefixSel("192.0.2.0/24"), to},
+		"family":     {prefixSel("::/0"), to},
+		"protocol":   {prefixSel("0.0.0.0/0"), withPorts(to, 6, 0, 65535)},
+		"ports":      {prefixSel("0.0.0.0/0"), withPorts(to, 17, 1, 52)},
+		"own ports":  {withPorts(prefixSel("0.0.0.0/0"), 17, 1, 52), to},
+		"opaque":     {prefixSel("0.0.0.0/0"), withPorts(to, 0, 65535, 0)},
+	} {
+		var d SPD[string]
+		compiled, err := NewSelectors([]Selector{sel[0]}, []Selector{sel[1]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Insert("sa", 1, compiled, []Selector{sel[1]})
+		_, ok := d.Lookup(parsed(t, v4Packet(17, "10.0.0.1", "10.0.0.7", 0, udp53...)))
+		if want := name == "everything"; ok != want {
+			t.Errorf("%s: found %v, want %v", name, ok, want)
+		}
 	}
 }
 
