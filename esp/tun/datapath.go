@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +42,8 @@ type DataPath struct {
 
 	mu       sync.Mutex // guards what follows
 	hosts    map[esp.HostID]*host
+	kept     map[*host]struct{} // those whose path asks for keepalives
+	watched  map[*host]struct{} // those whose path is watched for answers
 	children map[esp.ChildID]*child
 	shut     bool
 
@@ -73,6 +73,8 @@ func New(cfg Config) (*DataPath, error) {
 		unknownSPI: ratelimit.NewBucket(10, 10),
 		warnings:   ratelimit.NewBucket(0.2, 5),
 		hosts:      map[esp.HostID]*host{},
+		kept:       map[*host]struct{}{},
+		watched:    map[*host]struct{}{},
 		children:   map[esp.ChildID]*child{},
 		keepalives: make(chan struct{}, 1),
 		watch:      make(chan struct{}, 1),
@@ -138,7 +140,7 @@ func (d *DataPath) AddHost(id esp.HostID, path esp.Path) error {
 	h := &host{id: id, children: map[esp.ChildID]*child{}}
 	h.move(path, d.stamp(d.cfg.Now()))
 	d.hosts[id] = h
-	d.kickKeepalives()
+	d.schedule(h, &path)
 	return nil
 }
 
@@ -154,7 +156,7 @@ func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
 		return fmt.Errorf("move host %d: %w", id, ErrUnknownHost)
 	}
 	h.move(path, d.stamp(d.cfg.Now()))
-	d.kickKeepalives()
+	d.schedule(h, &path)
 	return nil
 }
 
@@ -174,7 +176,7 @@ func (d *DataPath) RemoveHost(id esp.HostID) error {
 		d.retire(c)
 	}
 	delete(d.hosts, id)
-	d.kickKeepalives()
+	d.schedule(h, &esp.Path{})
 	return nil
 }
 
@@ -299,13 +301,16 @@ func (d *DataPath) Close() error {
 		return nil
 	}
 	d.shut = true
-	for _, id := range slices.Collect(maps.Keys(d.children)) {
-		c := d.children[id]
+	for _, c := range d.children {
 		d.unlink(c)
-		d.waitForSealers()
+	}
+	d.waitForSealers()
+	for _, c := range d.children {
 		d.retire(c)
 	}
 	clear(d.hosts)
+	clear(d.kept)
+	clear(d.watched)
 	close(d.closing)
 	d.mu.Unlock()
 	err := d.dev.Close()

@@ -1,7 +1,11 @@
 package tun
 
 import (
+	"maps"
+	"slices"
 	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/esp"
 )
 
 // keepaliveSlack is how much early a keepalive may go, so that those of many hosts
@@ -55,18 +59,32 @@ func (d *DataPath) sendKeepalives(now time.Time) (wait time.Duration, any bool) 
 	return wait, any
 }
 
+// schedule notes what a host's path asks for, so that the loops look only at hosts
+// that ask for something: a gateway has many, and keeps few alive.
+func (d *DataPath) schedule(h *host, path *esp.Path) {
+	_, kept := d.kept[h]
+	keep := path.UDP && path.Keepalive > 0
+	note(d.kept, h, keep)
+	if kept || keep {
+		d.kickKeepalives()
+	}
+	note(d.watched, h, path.UnansweredAfter > 0)
+}
+
+func note(set map[*host]struct{}, h *host, member bool) {
+	if member {
+		set[h] = struct{}{}
+	} else {
+		delete(set, h)
+	}
+}
+
 // keptHosts returns the hosts whose path asks for keepalives. Sending happens
 // without the lock, since a socket may be full.
 func (d *DataPath) keptHosts() []*host {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []*host
-	for _, h := range d.hosts {
-		if p := h.path.Load(); p.UDP && p.Keepalive > 0 {
-			out = append(out, h)
-		}
-	}
-	return out
+	return slices.Collect(maps.Keys(d.kept))
 }
 
 func (d *DataPath) keepalive(h *host, stamp int64) {

@@ -1,6 +1,8 @@
 package tun
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -59,6 +61,9 @@ func (d *DataPath) lookForAnswers(now time.Time) (every time.Duration, waiting b
 	stamp := d.stamp(now)
 	for _, h := range d.watchedHosts() {
 		limit := h.path.Load().UnansweredAfter
+		if limit == 0 {
+			continue // moved just now
+		}
 		if every == 0 || limit/4 < every {
 			every = limit / 4
 		}
@@ -79,11 +84,5 @@ func (d *DataPath) lookForAnswers(now time.Time) (every time.Duration, waiting b
 func (d *DataPath) watchedHosts() []*host {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []*host
-	for _, h := range d.hosts {
-		if h.path.Load().UnansweredAfter > 0 {
-			out = append(out, h)
-		}
-	}
-	return out
+	return slices.Collect(maps.Keys(d.watched))
 }
