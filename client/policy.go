@@ -33,6 +33,10 @@ func Policy(p *profile.Profile, now time.Time, prefix string, problems *config.P
 		Childless:     childlessModes[p.Tunnel.Childless],
 
 		KeepaliveInterval: p.Roaming.Keepalive.Std(),
+
+		DiscoverPathMTU: p.Tunnel.PathMTU == 0,
+		PathMTU:         p.Tunnel.PathMTU,
+		MaxPathMTU:      ike.MaxPathMTUFor(p.Tunnel.MTU),
 		// Gateways that know several authorities do not always ask.
 		SendCertificates: true,
 	}

@@ -87,13 +87,18 @@ func uplinkNames(ls []locator.Local) []string {
 }
 
 // Paths returns what is known about the pairs of a session; nothing without MOBIKE.
-func (s *stack) Paths(ctx context.Context, id ike.SessionID) (out []locator.PairInfo) {
+func (s *stack) Paths(ctx context.Context, id ike.SessionID) (out []pathInfo) {
 	_ = s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
 		engine, ok := e.(*ike.Engine)
 		if !ok {
 			return
 		}
-		_ = engine.WithSession(now, id, func(_ time.Time, x *ike.Session) { out, _ = mobike.Paths(x) })
+		_ = engine.WithSession(now, id, func(_ time.Time, x *ike.Session) {
+			pairs, _ := mobike.Paths(x)
+			for _, p := range pairs {
+				out = append(out, pathInfo{p, x.PathMTU(p.Pair)})
+			}
+		})
 	})
 	return out
 }
@@ -163,12 +168,19 @@ type Path struct {
 	Why          string   `json:"why"`
 	NAT          string   `json:"nat"`
 	RTTMS        float64  `json:"rtt_ms,omitempty"`
+	MTU          int      `json:"mtu,omitempty"`    // largest packet known to arrive at the gateway
 	Chosen       string   `json:"chosen,omitempty"` // why it became current
+}
+
+// pathInfo is a pair of addresses and the largest packet it is known to carry.
+type pathInfo struct {
+	locator.PairInfo
+	mtu int
 }
 
 // pathTeller is a Stack that knows of several paths.
 type pathTeller interface {
-	Paths(ctx context.Context, id ike.SessionID) []locator.PairInfo
+	Paths(ctx context.Context, id ike.SessionID) []pathInfo
 }
 
 // Paths lists the pairs of the present session, none without one.
@@ -196,7 +208,7 @@ func (c *connection) paths(ctx context.Context) []Path {
 		path := Path{
 			Local: *endpoint(p.Pair.Local), Remote: *endpoint(p.Pair.Remote), Interface: p.Name, Current: p.Current, Standby: p.Standby,
 			Verification: p.Verification.String(), Reachability: p.Reachability.String(), Why: p.Why.String(), NAT: p.NAT.String(),
-			RTTMS: float64(p.RTT.Microseconds()) / 1000,
+			RTTMS: float64(p.RTT.Microseconds()) / 1000, MTU: p.mtu,
 		}
 		if p.Current {
 			path.Chosen = p.Chosen.String()

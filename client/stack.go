@@ -148,12 +148,12 @@ func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
 	}
 	engine := ike.NewEngine(ike.Config{
 		Log: cfg.Log, NewSessionID: ids.ForShard(0), NewChildID: ids.Child, NewESPSPI: ids.ESPSPI,
-		Shard: 0, Shards: 1, LastInbound: s.lastInbound, NATTPort: s.transport.LocalPort(transport.NATT),
+		Shard: 0, Shards: 1, LastInbound: s.lastInbound, Sent: s.sent, NATTPort: s.transport.LocalPort(transport.NATT),
 	})
 	const workers = 2 // one handshake at a time: key exchange and signature
 	s.workers = shard.NewWorkers(workers)
 	s.shard = shard.New(shard.Config{
-		Engine: engine, Send: s.transport.SendIKE, Keepalive: s.transport.SendKeepalive, DataPath: s.path, Events: s.event, Workers: s.workers, Log: cfg.Log,
+		Engine: engine, Send: s.transport.SendIKE, Probe: s.transport.SendProbe, Keepalive: s.transport.SendKeepalive, DataPath: s.path, Events: s.event, Workers: s.workers, Log: cfg.Log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -194,6 +194,8 @@ func (s *stack) event(_ *shard.Shard, a ike.Action) {
 		default:
 			s.fail(errors.New("the engine's events are not being taken"))
 		}
+	case ike.PathMTUFound:
+		s.log.Debug("path MTU", "path", a.Pair.String(), "mtu", a.MTU, "before", a.Before)
 	case ike.Refused:
 		s.log.Debug("message refused", "path", a.Pair.String(), "reason", a.Reason, "detail", a.Detail)
 	}
@@ -212,6 +214,15 @@ func (s *stack) lastInbound(id ike.SessionID) time.Time {
 		return time.Time{}
 	}
 	return st.LastIn
+}
+
+// sent is asked by the engine, which confirms the MTU of paths in use.
+func (s *stack) sent(id ike.SessionID) uint64 {
+	st, err := s.path.QueryHost(esp.HostID(id))
+	if err != nil {
+		return 0
+	}
+	return st.OutBytes
 }
 
 // competitor is the part of the engine that drivers of gateways do without.

@@ -51,8 +51,10 @@ type Status struct {
 	Encapsulation string   `json:"encapsulation,omitempty"`
 	Extensions    []string `json:"extensions,omitempty"`
 
-	Interface string         `json:"interface,omitempty"`
-	MTU       int            `json:"mtu,omitempty"`
+	Interface string `json:"interface,omitempty"`
+	MTU       int    `json:"mtu,omitempty"` // of the interface
+	// PathMTU is the largest packet that the path is known to carry to the gateway.
+	PathMTU   int            `json:"path_mtu,omitempty"`
 	Addresses []netip.Addr   `json:"addresses"`
 	DNS       []netip.Addr   `json:"dns"`
 	Domains   []string       `json:"domains,omitempty"`
@@ -192,6 +194,7 @@ func (s *Status) fillSession(info ike.SessionInfo) {
 	s.Algorithm = info.Algorithms.String()
 	s.NAT = &NAT{Local: info.NATLocal, Remote: info.NATPeer}
 	s.Extensions = info.Extensions
+	s.PathMTU = info.Path.MTU
 	s.Encapsulation = "esp"
 	if info.Path.UDP {
 		s.Encapsulation = "udp"

@@ -26,11 +26,13 @@ type WorkID uint64
 type Action interface{ action() }
 
 // Send asks for an IKE message to be sent. Data has no non-ESP marker; the
-// transport adds it by the local port (RFC 3948 §2.2).
+// transport adds it by the local port (RFC 3948 §2.2). DontFragment is a probe of the
+// path MTU: it is sent whole or not at all, whatever is known about the path.
 type Send struct {
-	Session SessionID // zero for answers outside of any session
-	Pair    locator.Pair
-	Data    []byte
+	Session      SessionID // zero for answers outside of any session
+	Pair         locator.Pair
+	Data         []byte
+	DontFragment bool
 }
 
 // Work asks for a computation to be run, on any goroutine, and its result to be
@@ -153,6 +155,14 @@ type PathConfirmed struct {
 	Gap time.Duration
 }
 
+// PathMTUFound tells what the path in use carries towards the peer, when that has
+// changed. MTU is the largest IP packet, before is zero if nothing was known.
+type PathMTUFound struct {
+	Session     SessionID
+	Pair        locator.Pair
+	Before, MTU int
+}
+
 // PathLost tells that no usable path is left. The session goes on looking for one;
 // PathChanged or traffic on the old path ends it.
 type PathLost struct {
@@ -208,6 +218,7 @@ func (Rekeyed) action()          {}
 func (ChildDown) action()        {}
 func (PathChanged) action()      {}
 func (PathConfirmed) action()    {}
+func (PathMTUFound) action()     {}
 func (PathLost) action()         {}
 func (Keepalive) action()        {}
 func (Closed) action()           {}

@@ -159,9 +159,11 @@ func (s *Session) newChild(now time.Time, alg suite.ESPAlgorithms, spiIn, spiOut
 func (c *childSA) label() { c.in.SPI, c.out.SPI = c.spiIn, c.spiOut }
 
 // install hands a Child SA to the data path.
-func (s *Session) install(_ time.Time, c *childSA, activate bool) {
+func (s *Session) install(now time.Time, c *childSA, activate bool) {
 	if !s.hosted {
 		s.hosted = true
+		s.mtu.started(now, s.path.Pair)
+		s.carried = s.path
 		s.Act(AddHost{Session: s.id, Path: s.path})
 	}
 	s.children = append(s.children, c)

@@ -38,6 +38,10 @@ type Config struct {
 	// host, zero for never. Nil: the engine judges liveness by IKE alone.
 	LastInbound func(SessionID) time.Time
 
+	// Sent tells how many octets the data path has sent to the session's host. What a
+	// path carries is confirmed only while there is traffic. Nil: there always is.
+	Sent func(SessionID) uint64
+
 	// NATTPort is the local port whose datagrams carry the non-ESP marker,
 	// RemoteNATTPort the peer's; zero means 4500.
 	NATTPort, RemoteNATTPort uint16
@@ -341,6 +345,9 @@ func (e *Engine) CheckLiveness(now time.Time, id SessionID) error {
 // DataPathEvent tells the engine what the data path noticed.
 func (e *Engine) DataPathEvent(now time.Time, ev esp.Event) {
 	if s := e.sessions[SessionID(ev.Host)]; s != nil && s.state == Up {
+		if ev.Kind == esp.Unanswered {
+			s.mtu.suspect(now)
+		}
 		for _, t := range s.tasks {
 			if o, ok := t.(DataPathObserver); ok {
 				o.DataPathEvent(now, ev)

@@ -198,9 +198,13 @@ func (s *Session) MoveIKE(p esp.Path) { s.path = p }
 
 // MoveESP sends the session's ESP over another path from now on.
 func (s *Session) MoveESP(p esp.Path) {
-	if s.hosted {
-		s.Act(MoveHost{Session: s.id, Path: p})
+	if !s.hosted {
+		return
 	}
+	s.mtu.moved(p.Pair)
+	p.MTU = s.mtu.of(p.Pair)
+	s.carried = p
+	s.Act(MoveHost{Session: s.id, Path: p})
 }
 
 // AnswersFrom is a Task that allows a request to be repeated from another address

@@ -65,14 +65,21 @@ func (sa *ikeSA) datagramRoom() int {
 	return size - ip - udpHeaderLen - nonESPMarkerLen
 }
 
-// sealFragments cuts the inner payloads and seals each piece (RFC 7383 §2.5).
-func (sa *ikeSA) sealFragments(h message.Header, first message.PayloadType, inner []byte, room int) ([][]byte, error) {
+// contentFor is the longest content whose sealed form fits into room octets.
+func (sa *ikeSA) contentFor(room int, fragment bool) int {
 	out, _ := sa.protectors()
-	piece := room - sealedLen(0, true)
-	for piece > minFragmentContent && sealedLen(out.SealedLen(piece), true) > room {
-		piece--
+	n := room - sealedLen(0, fragment)
+	for n > minFragmentContent && sealedLen(out.SealedLen(n), fragment) > room {
+		n--
 	}
-	total := (len(inner) + piece - 1) / piece
+	return n
+}
+
+// sealFragments cuts the inner payloads and seals each piece (RFC 7383 §2.5). There
+// are at least as many pieces as asked for; all but the first are shorter then.
+func (sa *ikeSA) sealFragments(h message.Header, first message.PayloadType, inner []byte, room, atLeast int) ([][]byte, error) {
+	piece := sa.contentFor(room, true)
+	total := max((len(inner)+piece-1)/piece, atLeast)
 	if total > maxFragments {
 		return nil, fmt.Errorf("message of %d octets needs %d fragments, at most %d are sent", len(inner), total, maxFragments)
 	}
@@ -80,6 +87,9 @@ func (sa *ikeSA) sealFragments(h message.Header, first message.PayloadType, inne
 	for n := 1; n <= total; n++ {
 		part := inner[:min(piece, len(inner))]
 		inner = inner[len(part):]
+		if left := total - n; left > 0 {
+			piece = min(piece, (len(inner)+left-1)/left)
+		}
 		e := &message.Encrypted{Fragment: uint16(n), Total: uint16(total)}
 		if n == 1 {
 			e.Inner = first

@@ -24,6 +24,7 @@ func (sa *ikeSA) serveAuth(now time.Time, rq *peerRequest) {
 	s := sa.session
 	s.path.Pair = rq.pair
 	s.path = s.espPath()
+	s.mtu.asked(now)
 	a := &authAnswer{rq, sa}
 	idi := message.FindID(rq.x.In, false)
 	if idi == nil {

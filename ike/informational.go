@@ -116,6 +116,7 @@ func (sa *ikeSA) serveInformational(now time.Time, rq *peerRequest) {
 		return
 	}
 	sa.keepToken(x.In)
+	s.mtu.hinted(now, x)
 	answer := &message.Delete{Protocol: message.ProtoESP}
 	closed := false
 	for _, d := range message.All[*message.Delete](x.In) {
@@ -175,5 +176,7 @@ func (sa *ikeSA) requeueOnSuccessor(now time.Time) {
 	switch r.(type) {
 	case *deleteChildRequest, *taskRequest:
 		sa.session.sa.enqueue(now, r)
+	case *mtuProbe:
+		sa.session.mtu.void(now)
 	}
 }

@@ -157,11 +157,9 @@ func natHash(spii, spir message.SPI, a netip.AddrPort) []byte {
 func (s *Session) espPath() esp.Path { return s.pathFor(s.path.Pair) }
 
 func (s *Session) pathFor(pair locator.Pair) esp.Path {
-	p := esp.Path{Pair: pair}
+	p := esp.Path{Pair: pair, MTU: s.mtu.of(pair)}
 	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || s.nat.wantUDP || !s.policy.NativeESP)
-	if s.role == Initiator {
-		p.UnansweredAfter = s.policy.UnansweredAfter
-	}
+	p.UnansweredAfter = s.policy.UnansweredAfter
 	if s.nat.local {
 		p.Keepalive = s.policy.KeepaliveInterval
 		if p.Keepalive == 0 {

@@ -61,6 +61,7 @@ type datagram struct {
 	from *peer
 	pair locator.Pair // as the sender sees it
 	data []byte
+	df   bool // must not be fragmented
 }
 
 func newWire(t testing.TB) *wire { return &wire{t: t, now: testStart} }
@@ -102,7 +103,7 @@ func (p *peer) carryOut(a Action) {
 	p.trace(a)
 	switch a := a.(type) {
 	case Send:
-		p.wire.queue = append(p.wire.queue, datagram{p, a.Pair, a.Data})
+		p.wire.queue = append(p.wire.queue, datagram{p, a.Pair, a.Data, a.DontFragment})
 	case Work:
 		if p.hold != nil && p.hold(a) {
 			p.held = append(p.held, a)
@@ -144,6 +145,7 @@ func (p *peer) carryOut(a Action) {
 		p.down = append(p.down, a)
 	case Refused:
 		p.refused = append(p.refused, a)
+	case PathMTUFound:
 	default:
 		p.t.Fatalf("%s: unknown action %T", p.name, a)
 	}

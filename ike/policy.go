@@ -71,6 +71,14 @@ type Policy struct {
 	Fragmentation bool
 	FragmentSize  int
 
+	// DiscoverPathMTU finds out by probes what the path carries towards the peer
+	// (RFC 8899); it takes Fragmentation, so that a probe that is too large delays an
+	// exchange and no more. MaxPathMTU is the largest packet worth finding, zero for
+	// DefaultMaxPathMTU. Without discovery PathMTU is taken for every path, zero
+	// leaves it open.
+	DiscoverPathMTU     bool
+	MaxPathMTU, PathMTU int
+
 	// NativeESP uses IP protocol 50 where no NAT is in the way. Otherwise ESP is
 	// always carried in UDP, since not every path passes protocol 50: peers of our
 	// kind are told so, standard ones are made to see a NAT.
@@ -88,10 +96,21 @@ type Policy struct {
 	Extensions []Extension
 }
 
+// MaxPathMTUFor is the largest packet worth finding for an inner MTU, zero for one that
+// fits Ethernet anyway: then Ethernet's is.
+func MaxPathMTUFor(inner int) int {
+	const mostOverhead = 120 // IPv6, UDP, ESP with the longest IV, padding and ICV
+	if inner < DefaultMaxPathMTU {
+		return DefaultMaxPathMTU
+	}
+	return min(inner+mostOverhead, 65535)
+}
+
 // Defaults of a Policy.
 const (
 	DefaultConnectTimeout = 30 * time.Second
 	DefaultPeerTimeout    = 5 * time.Minute
 	DefaultKeepalive      = 20 * time.Second // RFC 3948 §4
 	DefaultFragmentSize   = 1280
+	DefaultMaxPathMTU     = 1500
 )

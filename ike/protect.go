@@ -23,7 +23,7 @@ func (sa *ikeSA) seal(h message.Header, payloads []message.Payload) ([][]byte, e
 		p, err := sa.sealOne(h, &message.Encrypted{Inner: first}, inner)
 		return [][]byte{p}, err
 	}
-	return sa.sealFragments(h, first, inner, room)
+	return sa.sealFragments(h, first, inner, room, 1)
 }
 
 func sealedLen(sealed int, fragment bool) int {

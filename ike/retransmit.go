@@ -42,6 +42,9 @@ func (sa *ikeSA) launch(now time.Time, packets [][]byte) {
 
 // send transmits the request in flight over the session's present pair.
 func (sa *ikeSA) send(now time.Time) {
+	if sa.tryLarge(now) {
+		return
+	}
 	for _, pair := range sa.nextPairs(now) {
 		sa.sendOver(pair)
 	}
@@ -61,6 +64,9 @@ func (sa *ikeSA) send(now time.Time) {
 func (sa *ikeSA) hurry(now time.Time) {
 	if sa.out == nil || now.Sub(sa.out.sentAt) < firstRetransmit/2 {
 		return
+	}
+	if p := sa.probing(); p != nil && p.left() {
+		return // it waits for what it wants to know
 	}
 	for _, t := range sa.session.tasks {
 		if v, ok := t.(PathVerifier); ok && !v.PathVerified(sa.session.path.Pair) {
@@ -87,6 +93,9 @@ func (sa *ikeSA) nextPairs(now time.Time) []locator.Pair {
 // sendOver transmits the request in flight over a pair, without counting it.
 func (sa *ikeSA) sendOver(pair locator.Pair) {
 	s := sa.session
+	if p := sa.probing(); p != nil {
+		p.small()
+	}
 	for _, p := range sa.out.packets {
 		s.Act(Send{Session: s.id, Pair: pair, Data: p})
 	}

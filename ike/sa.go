@@ -97,11 +97,13 @@ func (sa *ikeSA) protectors() (out, in *suite.Protector) {
 // enqueue adds a request to those waiting; urgent puts it before them.
 func (sa *ikeSA) enqueue(now time.Time, r request) {
 	sa.queue = append(sa.queue, r)
+	sa.giveWay(now)
 	sa.pump(now)
 }
 
 func (sa *ikeSA) urgent(now time.Time, r request) {
 	sa.queue = append([]request{r}, sa.queue...)
+	sa.giveWay(now)
 	sa.pump(now)
 }
 
@@ -124,19 +126,25 @@ func (sa *ikeSA) pump(now time.Time) {
 // transmit sends the current request's payloads and awaits the response.
 func (sa *ikeSA) transmit(now time.Time, payloads []message.Payload) {
 	s := sa.session
-	h := message.Header{
-		SPIi: sa.spii, SPIr: sa.spir, Major: 2,
-		Exchange: sa.current.exchange(), MessageID: sa.nextID,
-	}
-	if sa.role == Initiator {
-		h.Flags |= message.FlagInitiator
-	}
+	h := sa.requestHeader(sa.current.exchange())
 	packets, err := sa.seal(h, payloads)
 	if err != nil {
 		s.finish(now, reason.InternalError, 0, "cannot build "+h.Exchange.String()+" request: "+err.Error())
 		return
 	}
 	sa.launch(now, packets)
+}
+
+// requestHeader is the header of our next request.
+func (sa *ikeSA) requestHeader(kind message.ExchangeType) message.Header {
+	h := message.Header{
+		SPIi: sa.spii, SPIr: sa.spir, Major: 2,
+		Exchange: kind, MessageID: sa.nextID,
+	}
+	if sa.role == Initiator {
+		h.Flags |= message.FlagInitiator
+	}
+	return h
 }
 
 // withdraw ends the current request before it was sent.
@@ -211,6 +219,9 @@ func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) (fre
 	s := sa.session
 	if fresh = sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
 		s.lastIn = now
+	}
+	if h.Response() {
+		s.mtu.heard(now, sa, pair, fresh)
 	}
 	for _, t := range s.tasks {
 		if o, ok := t.(PathObserver); ok {

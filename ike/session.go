@@ -34,8 +34,10 @@ type Session struct {
 	deletedEarly []uint32
 	tasks        []Task
 
-	race     *Race // until IKE_SA_INIT is answered; nil without rivals
-	path     esp.Path
+	race     *Race    // until IKE_SA_INIT is answered; nil without rivals
+	path     esp.Path // of IKE
+	carried  esp.Path // of ESP, as the data path has it
+	mtu      pathMTU
 	nat      natState
 	peer     auth.Identity
 	peerAuth message.AuthMethod
@@ -77,6 +79,7 @@ func (e *Engine) newSession(now time.Time, p *Policy, role Role, pair locator.Pa
 		path:      esp.Path{Pair: pair},
 		heapIndex: -1,
 	}
+	s.mtu.session = s
 	s.tasks = []Task{&natTask{}, &fragmentationTask{}, &configurationTask{}}
 	for _, x := range p.Extensions {
 		s.tasks = append(s.tasks, x.Begin(s))
@@ -116,6 +119,7 @@ func (s *Session) deadline() time.Time {
 	if s.state == Up {
 		at = earlier(at, s.rekeyAt)
 		at = earlier(at, s.livenessAt())
+		at = earlier(at, s.mtu.deadline())
 		for _, t := range s.tasks {
 			if t, ok := t.(Timed); ok {
 				at = earlier(at, t.Deadline())
@@ -178,6 +182,9 @@ func (s *Session) tick(now time.Time) {
 	}
 	if due(s.livenessAt()) {
 		s.checkLiveness(now)
+	}
+	if due(s.mtu.deadline()) { // last: only when nothing else is to be done
+		s.mtu.tick(now)
 	}
 }
 
@@ -325,6 +332,9 @@ func (s *Session) info() SessionInfo {
 		i.Fragmentation = sa.fragmentation
 		if sa.out != nil {
 			i.Unanswered = sa.out.sent
+			if p := sa.probing(); p != nil {
+				i.Unanswered -= p.tried // that they go unanswered tells of their size only
+			}
 		}
 	}
 	for n, t := range s.tasks[len(s.tasks)-len(s.policy.Extensions):] {

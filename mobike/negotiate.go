@@ -103,6 +103,9 @@ func (t *Task) HandleResponse(x *ike.Exchange) error {
 		}
 	case message.Informational:
 		t.checkMapping(x)
+		if t.active {
+			t.run(x.Now) // what waited for this exchange
+		}
 	}
 	return nil
 }

@@ -250,6 +250,9 @@ func (t *Task) DataPathEvent(now time.Time, ev esp.Event) {
 	}
 	switch ev.Kind {
 	case esp.Unanswered:
+		if t.session.Role() == ike.Responder {
+			return // the initiator decides
+		}
 		t.outage.begin(ev.Since)
 		t.entry.Unanswered(now, ev.Since)
 	case esp.SourceChanged:

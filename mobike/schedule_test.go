@@ -46,7 +46,8 @@ func history(t *testing.T, seed uint64) {
 		t.Fatalf("not connected: %v", w.client.closed)
 	}
 	w.talk(50 * time.Millisecond)
-	w.net.SetTransit(simnet.Conditions{Delay: time.Duration(1+rng.IntN(40)) * time.Millisecond, Loss: loss})
+	w.transit = simnet.Conditions{Delay: time.Duration(1+rng.IntN(40)) * time.Millisecond, Loss: loss}
+	w.net.SetTransit(w.transit)
 	w.net.OnStep(w.invariants)
 	for range 6 + rng.IntN(6) {
 		w.disturb(rng)
@@ -77,7 +78,7 @@ func (w *world) steady() bool { return w.net.Now().Sub(w.client.lastGood) < 200*
 // disturb changes one thing about the network, and tells who would notice.
 func (w *world) disturb(rng *rand.Rand) {
 	uplinks := []*simnet.Link{w.a, w.b, w.c}
-	switch rng.IntN(9) {
+	switch rng.IntN(10) {
 	case 0, 1, 2: // a laptop's uplink comes or goes
 		l := uplinks[rng.IntN(len(uplinks))]
 		l.SetUp(!l.Up())
@@ -106,6 +107,10 @@ func (w *world) disturb(rng *rand.Rand) {
 			}
 		}
 		w.server.settle()
+	case 9: // the network carries less, or more again, and nobody says so
+		w.transit.MTU = []int{0, 1400, 1280, 1000}[rng.IntN(4)]
+		w.transit.DropFragments = rng.IntN(2) == 0
+		w.net.SetTransit(w.transit)
 	}
 }
 

@@ -50,6 +50,8 @@ type node struct {
 	changes     []ike.PathChanged
 	confirmed   []ike.PathConfirmed
 	lost        int
+	probes      int // of the path MTU
+	mtus        []int
 
 	// data path
 	waiting  time.Time // first request without an answer
@@ -68,12 +70,18 @@ type world struct {
 	a, b, c *simnet.Link
 	s1, s2  *simnet.Link
 	nat     *simnet.NAT
+	transit simnet.Conditions
 	traffic time.Duration // interval of echo requests, zero for none
 	policy  locator.Policy
 	allUp   bool // all uplinks from the start
 	// tune changes the policies of client and gateway.
-	tune func(client, server *ike.Policy)
+	tune  func(client, server *ike.Policy)
+	whole bool // no fragmentation of IKE
+	large bool // traffic is as large as the path allows
 }
+
+// marker is before IKE on the NAT traversal port, where ESP goes too (RFC 3948 §2.2).
+var marker = []byte{0, 0, 0, 0}
 
 func psk(id auth.Identity) ([]byte, bool) { return []byte("secret"), true }
 
@@ -105,7 +113,7 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	base := ike.Policy{
 		IKE:           must(suite.ParseIKEProposals("aes128gcm16-prfsha256-x25519")),
 		ESP:           must(suite.ParseESPProposals("aes128gcm16")),
-		Fragmentation: true, LivenessDelay: 10 * time.Second,
+		Fragmentation: !w.whole, DiscoverPathMTU: true, LivenessDelay: 10 * time.Second,
 	}
 	sp, cp := base, base
 	sp.Local = auth.Local{ID: must(auth.ParseIdentity("vpn.example.test")), PSK: []byte("secret")}
@@ -169,7 +177,7 @@ func (n *node) Receive(now time.Time, pair locator.Pair, data []byte) {
 		n.receiveData(now, pair, data)
 		return
 	}
-	n.engine.Receive(now, pair, data)
+	n.engine.Receive(now, pair, bytes.TrimPrefix(data, marker))
 	n.settle()
 }
 
@@ -183,7 +191,7 @@ func (n *node) receiveData(now time.Time, pair locator.Pair, data []byte) {
 		if pair.Remote != n.path.Pair.Remote {
 			n.event(esp.Event{Kind: esp.SourceChanged, Host: esp.HostID(n.id), Observed: pair})
 		}
-		_ = n.host.Send(n.path.Pair, data)
+		_ = n.host.Send(n.path.Pair, n.sized(data[:8]))
 		return
 	}
 	seq := binary.BigEndian.Uint32(data[4:])
@@ -228,12 +236,31 @@ func (n *node) Tick(now time.Time) {
 		return
 	}
 	n.sent++
-	_ = n.host.Send(n.path.Pair, binary.BigEndian.AppendUint32([]byte{0xd0, 0xd0, 0xd0, 0xd0}, n.sent))
+	_ = n.host.Send(n.path.Pair, n.sized(binary.BigEndian.AppendUint32([]byte{0xd0, 0xd0, 0xd0, 0xd0}, n.sent)))
 	if n.waiting.IsZero() {
 		n.waiting = now
 	} else if now.Sub(n.waiting) >= unansweredAfter {
 		n.event(esp.Event{Kind: esp.Unanswered, Host: esp.HostID(n.id), Since: n.waiting})
 	}
+}
+
+// fullPacket is the outer size of a full packet of the tunnel's interface.
+const fullPacket = 1464
+
+// sized fills up a packet of the data path to what the path is taken to carry.
+func (n *node) sized(data []byte) []byte {
+	if !n.w.large {
+		return data
+	}
+	size := fullPacket
+	if n.path.MTU > 0 {
+		size = min(size, n.path.MTU)
+	}
+	overhead := 28
+	if n.path.Pair.Remote.Addr().Is6() {
+		overhead = 48
+	}
+	return append(data[:len(data):len(data)], make([]byte, size-overhead-len(data))...)
 }
 
 // talk starts traffic.
@@ -263,7 +290,15 @@ func (n *node) carryOut(a ike.Action) {
 		if h, err := message.ParseHeader(a.Data); err == nil {
 			n.w.net.Note("%s sends %v id %d response %v over %v", n.name, h.Exchange, h.MessageID, h.Response(), a.Pair)
 		}
-		_ = n.host.Send(a.Pair, a.Data)
+		send, data := n.host.Send, a.Data
+		if a.DontFragment {
+			n.probes++
+			send = n.host.SendWhole
+		}
+		if a.Pair.Local.Port() == ike.NATTPort {
+			data = append(make([]byte, len(marker)), data...)
+		}
+		_ = send(a.Pair, data)
 	case ike.Work:
 		n.engine.Complete(now, a.ID, a.Run())
 	case ike.AuthorizeRequest:
@@ -272,8 +307,11 @@ func (n *node) carryOut(a ike.Action) {
 	case ike.AddHost:
 		n.path, n.up = a.Path, true
 	case ike.MoveHost:
+		if n.path.Pair != a.Path.Pair {
+			n.waiting = time.Time{}
+		}
 		n.path = a.Path
-		n.waiting = time.Time{}
+		n.mtus = append(n.mtus, a.Path.MTU)
 	case ike.RemoveHost:
 		n.up = false
 	case ike.Established:

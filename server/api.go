@@ -68,14 +68,16 @@ type Session struct {
 	Algorithms   string       `json:"algorithms"`
 	NAT          NAT          `json:"nat"`
 	Encapsulated bool         `json:"udp_encapsulation"`
-	Fragments    bool         `json:"fragmentation"`
-	Extensions   []string     `json:"extensions"`
-	Started      time.Time    `json:"started"`
-	Established  time.Time    `json:"established,omitzero"`
-	RekeyAt      time.Time    `json:"rekey_at,omitzero"`
-	LastActivity time.Time    `json:"last_activity,omitzero"`
-	Traffic      Traffic      `json:"traffic"`
-	Children     []Child      `json:"children"`
+	// PathMTU is the largest packet that the path is known to carry to the client.
+	PathMTU      int       `json:"path_mtu,omitempty"`
+	Fragments    bool      `json:"fragmentation"`
+	Extensions   []string  `json:"extensions"`
+	Started      time.Time `json:"started"`
+	Established  time.Time `json:"established,omitzero"`
+	RekeyAt      time.Time `json:"rekey_at,omitzero"`
+	LastActivity time.Time `json:"last_activity,omitzero"`
+	Traffic      Traffic   `json:"traffic"`
+	Children     []Child   `json:"children"`
 	// MoveCount says how often the client has moved, Moves tells of the last ones, oldest
 	// first.
 	MoveCount int    `json:"move_count"`
@@ -124,7 +126,7 @@ func newSession(i ike.SessionInfo, stats *esp.Stats) *Session {
 		ID: uint64(i.ID), Identity: i.Peer.String(), State: stateName(i.State), Role: "responder",
 		SPIi: i.SPIi.String(), SPIr: i.SPIr.String(),
 		Local: i.Path.Pair.Local.String(), Remote: i.Path.Pair.Remote.String(),
-		Addresses: nonNil(i.Config.Addresses), NAT: NAT{i.NATLocal, i.NATPeer}, Encapsulated: i.Path.UDP,
+		Addresses: nonNil(i.Config.Addresses), NAT: NAT{i.NATLocal, i.NATPeer}, Encapsulated: i.Path.UDP, PathMTU: i.Path.MTU,
 		Fragments: i.Fragmentation, Extensions: nonNil(i.Extensions),
 		Started: i.Started, Established: i.Established, RekeyAt: i.IKERekeyAt, LastActivity: i.LastIKEInbound,
 		Children: []Child{}, Moves: []Move{},

@@ -169,6 +169,9 @@ func (l *loader) checkTunnel() {
 	} else if t.MTU != 0 && t.MTU < minMTU6 && l.Config.Network.Pool6.IsValid() {
 		p.Add("tunnel.mtu", "%d is too small for IPv6, which needs %d: raise it, or leave pool6 out", t.MTU, minMTU6)
 	}
+	if t.PathMTU != 0 && (t.PathMTU < minMTU4 || t.PathMTU > maxMTU) {
+		p.Add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", t.PathMTU, minMTU4, maxMTU)
+	}
 	if t.ReplayWindow < 0 || t.ReplayWindow > maxReplayWindow {
 		p.Add("tunnel.replay_window", "%d is not between 0 and %d", t.ReplayWindow, maxReplayWindow)
 	}

@@ -104,6 +104,9 @@ type TunnelConfig struct {
 	// Device is the name of the TUN device, MTU its MTU (0 chooses one).
 	Device string `toml:"device"`
 	MTU    int    `toml:"mtu"`
+	// PathMTU is the largest packet that the networks outside carry, 0 finds out for
+	// each client (RFC 8899).
+	PathMTU int `toml:"path_mtu"`
 	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).
 	NativeESP bool `toml:"native_esp"`
 	// NATTraversal lets clients pass NATs (RFC 3948). Without it, which needs NativeESP,

@@ -30,6 +30,8 @@ func (s *Server) handle(sh *shard.Shard, action ike.Action) {
 		s.refused(a)
 	case ike.PathChanged:
 		s.pathChanged(a)
+	case ike.PathMTUFound:
+		s.log.Debug("path MTU", "session", uint64(a.Session), "path", a.Pair.String(), "mtu", a.MTU, "before", a.Before)
 	}
 }
 

@@ -242,12 +242,14 @@ func (s *Server) makeShards(n int, send func(locator.Pair, []byte) error, nattPo
 				NewSessionID: ids.ForShard(i), NewChildID: ids.Child, NewESPSPI: ids.ESPSPI,
 				Shard: i, Shards: n,
 				LastInbound: lastInbound(s.path),
+				Sent:        sentOctets(s.path),
 				NATTPort:    nattPort,
 				CrashSecret: secret,
 				Responder:   responder,
 			}),
-			Send: send, Keepalive: func(p locator.Pair) error { return s.transport.SendKeepalive(p) },
-			DataPath: s.path, Events: s.handle, Workers: s.workers, Log: log,
+			Send: send, Probe: func(p locator.Pair, data []byte) error { return s.transport.SendProbe(p, data) },
+			Keepalive: func(p locator.Pair) error { return s.transport.SendKeepalive(p) },
+			DataPath:  s.path, Events: s.handle, Workers: s.workers, Log: log,
 		}
 	})
 	s.group.Malformed = s.sawMalformed

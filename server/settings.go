@@ -177,6 +177,10 @@ func (l *loader) warn(format string, args ...any) {
 	l.Warnings = append(l.Warnings, fmt.Sprintf(format, args...))
 }
 
+// unansweredAfter is how long traffic to a client may go unanswered before it is asked
+// whether its path still carries large packets. Clients watch their paths more closely.
+const unansweredAfter = time.Second
+
 // policy makes the policy of all sessions.
 func (l *loader) policy() *ike.Policy {
 	c := l.Config
@@ -188,6 +192,10 @@ func (l *loader) policy() *ike.Policy {
 		ReplayWindow:  c.Tunnel.ReplayWindow,
 		LivenessDelay: c.Timers.DPDDelay.Std(), PeerTimeout: c.Timers.DPDTimeout.Std(),
 		Fragmentation:    c.Tunnel.Fragmentation,
+		DiscoverPathMTU:  c.Tunnel.PathMTU == 0,
+		PathMTU:          c.Tunnel.PathMTU,
+		MaxPathMTU:       ike.MaxPathMTUFor(c.Tunnel.MTU),
+		UnansweredAfter:  unansweredAfter,
 		NativeESP:        c.Tunnel.NativeESP,
 		ProhibitNAT:      !c.Tunnel.NATTraversal,
 		Childless:        childlessModes[c.Tunnel.Childless],

@@ -93,6 +93,7 @@ manage = false
 [tunnel]
 device = "vpn7"
 mtu = 1300
+path_mtu = 1450
 native_esp = true
 replay_window = 64
 fragmentation = false
@@ -129,7 +130,7 @@ format = "json"
 	p := s.Policy
 	if p.Local.ID.String() != "gw@example.test" || p.Local.PSK != nil || p.RekeyIKE != 4*time.Second || p.RekeyChild != 0 || p.Jitter != 0 ||
 		p.Lifetime.SoftBytes != 1<<30 || p.Lifetime.SoftPackets != 1000 || p.LivenessDelay != 10*time.Second || p.PeerTimeout != time.Minute ||
-		p.Fragmentation || !p.NativeESP || p.ReplayWindow != 64 || p.Childless != ike.ChildlessForce || len(p.IKE) != 2 || len(p.ESP) != 2 || p.SendCertificates {
+		p.Fragmentation || p.DiscoverPathMTU || p.PathMTU != 1450 || !p.NativeESP || p.ReplayWindow != 64 || p.Childless != ike.ChildlessForce || len(p.IKE) != 2 || len(p.ESP) != 2 || p.SendCertificates {
 		t.Errorf("policy %+v", p)
 	}
 	if !p.Remote.ID.Match(p.Local.ID) || len(s.Patterns) != 2 || s.Unique != UniqueReplace || !p.Remote.RequireCRL {
@@ -174,6 +175,7 @@ func TestConfigurationProblems(t *testing.T) {
 		{"device", "[tunnel]\ndevice = \"a-name-that-is-too-long\"", ":9: tunnel.device: "},
 		{"mtu", "[tunnel]\nmtu = 500", ":9: tunnel.mtu: 500 is not between"},
 		{"mtu for IPv6", "pool6 = \"fd00::/112\"\n[tunnel]\nmtu = 1279", ":10: tunnel.mtu: 1279 is too small for IPv6"},
+		{"path mtu", "[tunnel]\npath_mtu = 500", ":9: tunnel.path_mtu: 500 is not between"},
 		{"window", "[tunnel]\nreplay_window = -1", ":9: tunnel.replay_window"},
 		{"childless", "[tunnel]\nchildless = \"yes\"", `:9: tunnel.childless: "yes" is none of`},
 		{"jitter", "[timers]\njitter = 0.9", ":9: timers.jitter: 0.9 is not between"},

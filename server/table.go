@@ -157,6 +157,17 @@ func (p countingPath) RemoveHost(id esp.HostID) error {
 	return p.DataPath.RemoveHost(id)
 }
 
+// sentOctets tells engines how much the data path has sent to a session's host.
+func sentOctets(dp esp.DataPath) func(ike.SessionID) uint64 {
+	return func(id ike.SessionID) uint64 {
+		stats, err := dp.QueryHost(esp.HostID(id))
+		if err != nil {
+			return 0
+		}
+		return stats.OutBytes
+	}
+}
+
 // lastInbound tells engines when the data path last heard of a session's host.
 func lastInbound(dp esp.DataPath) func(ike.SessionID) time.Time {
 	return func(id ike.SessionID) time.Time {

@@ -44,7 +44,7 @@ func printPaths(w io.Writer, list []client.Path) error {
 		_, err := fmt.Fprintln(w, "no session, or one that cannot move (MOBIKE is off on one side)")
 		return err
 	}
-	t := cli.NewTable("", "INTERFACE", "LOCAL", "GATEWAY", "ADDRESS", "PATH", "RTT", "NAT", "WHY")
+	t := cli.NewTable("", "INTERFACE", "LOCAL", "GATEWAY", "ADDRESS", "PATH", "RTT", "MTU", "NAT", "WHY")
 	for _, p := range list {
 		mark, why := "", p.Why
 		switch {
@@ -57,7 +57,11 @@ func printPaths(w io.Writer, list []client.Path) error {
 		if p.RTTMS > 0 {
 			rtt = fmt.Sprintf("%.1f ms", p.RTTMS)
 		}
-		t.Row(mark, p.Interface, hostPort(p.Local), hostPort(p.Remote), p.Verification, p.Reachability, rtt, p.NAT, why)
+		mtu := "-"
+		if p.MTU > 0 {
+			mtu = fmt.Sprint(p.MTU)
+		}
+		t.Row(mark, p.Interface, hostPort(p.Local), hostPort(p.Remote), p.Verification, p.Reachability, rtt, mtu, p.NAT, why)
 	}
 	return t.Print(w)
 }

@@ -105,6 +105,9 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 	if s.Interface != "" {
 		f.Add("interface", fmt.Sprintf("%s, MTU %d", s.Interface, s.MTU))
 	}
+	if s.PathMTU != 0 {
+		f.Add("path MTU", fmt.Sprint(s.PathMTU))
+	}
 	if s.Traffic != nil {
 		f.Add("traffic", fmt.Sprintf("%s in, %s out", amount(s.Traffic.InBytes), amount(s.Traffic.OutBytes)))
 	}

@@ -31,8 +31,10 @@ type host struct {
 // move makes path the current one. The time until the first keepalive counts from
 // the move: whoever moves a host has just talked over the new path.
 func (h *host) move(path esp.Path, stamp int64) {
-	h.lastOut.Store(stamp)
-	h.waiting.Store(0)
+	if old := h.path.Load(); old == nil || old.Pair != path.Pair {
+		h.lastOut.Store(stamp)
+		h.waiting.Store(0)
+	}
 	h.path.Store(&path)
 }
 

@@ -29,8 +29,9 @@ func opensTCP(pkt []byte, in *esp.Inner) bool {
 }
 
 // clampMSS lowers the MSS option of a SYN segment to what fits the inner MTU, and
-// reports whether it did. The checksum is updated, not computed anew, so a broken
-// one stays broken.
+// reports whether it did. Segments may be shorter than IPv6's smallest MTU allows
+// packets to be; on a narrow path that is what keeps the outer packets whole. The
+// checksum is updated, not computed anew, so a broken one stays broken.
 func clampMSS(pkt []byte, in *esp.Inner, mtu int) bool {
 	if !opensTCP(pkt, in) {
 		return false
@@ -38,7 +39,7 @@ func clampMSS(pkt []byte, in *esp.Inner, mtu int) bool {
 	tcp := pkt[in.IPLen:in.Length]
 	limit := mtu - ipv4Header - tcpHeaderLen
 	if in.V6 {
-		limit = max(mtu, esp.MinIPv6MTU) - ipv6Header - tcpHeaderLen
+		limit = mtu - ipv6Header - tcpHeaderLen
 	}
 	if limit < minClampedMSS {
 		return false

@@ -101,6 +101,10 @@ const (
 	// wants ESP in UDP on every path, so that NAT detection can tell the truth. Its
 	// data is the true NAT_DETECTION_SOURCE_IP hash if it does, and empty if not.
 	UDPEncapsulation NotifyType = 63302
+
+	// PathMTUPadding fills up a request; of the private use range, where a receiver
+	// ignores what it does not know (7296 §3.10.1).
+	PathMTUPadding NotifyType = 54016
 )
 
 var notifyNames = map[NotifyType]string{
@@ -176,6 +180,7 @@ var notifyNames = map[NotifyType]string{
 	AdditionalKeyExchange:         "ADDITIONAL_KEY_EXCHANGE",
 	UseAggfrag:                    "USE_AGGFRAG",
 	SupportedAuthMethods:          "SUPPORTED_AUTH_METHODS",
+	PathMTUPadding:                "PATH_MTU_PADDING",
 	SAResourceInfo:                "SA_RESOURCE_INFO",
 	UDPEncapsulation:              "UDP_ENCAPSULATION",
 }

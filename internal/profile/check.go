@@ -165,6 +165,9 @@ func (c *checker) tunnel() {
 	if !c.Tunnel.NATTraversal && !c.Tunnel.NativeESP {
 		c.add("tunnel.nat_traversal", "without it ESP goes in IP packets of its own: set native_esp = true as well")
 	}
+	if mtu := c.Tunnel.PathMTU; mtu != 0 && (mtu < minMTU4 || mtu > maxMTU) {
+		c.add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", mtu, minMTU4, maxMTU)
+	}
 	if w := c.Tunnel.ReplayWindow; w < 0 || w > maxReplayWindow {
 		c.add("tunnel.replay_window", "%d is not between 0 and %d", w, maxReplayWindow)
 	}

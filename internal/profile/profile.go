@@ -92,6 +92,9 @@ type Tunnel struct {
 	DNS bool `toml:"dns"`
 	// MTU of the tunnel interface; zero chooses one that fits the path.
 	MTU int `toml:"mtu"`
+	// PathMTU is the largest packet that the network outside carries; zero finds out
+	// (RFC 8899).
+	PathMTU int `toml:"path_mtu"`
 	// NativeESP uses IP protocol 50 where no NAT is in the way (RFC 4303) in place
 	// of UDP (RFC 3948).
 	NativeESP bool `toml:"native_esp"`

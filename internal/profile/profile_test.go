@@ -60,6 +60,7 @@ routes = ["10.20.0.0/24", "fd00:20::/64", "192.0.2.7"]
 lan = "block"
 dns = false
 mtu = 1280
+path_mtu = 1400
 native_esp = true
 replay_window = 64
 fragmentation = false
@@ -161,6 +162,7 @@ func TestProblems(t *testing.T) {
 		{minimalPSK + "[tunnel]\nroutes = 'split'", `neither "full" nor "server"`},
 		{minimalPSK + "[tunnel]\nroutes = [1]", "in quotes"},
 		{minimalPSK + "[tunnel]\nmtu = 100", "x.toml:7: tunnel.mtu: 100 is not between"},
+		{minimalPSK + "[tunnel]\npath_mtu = 100", "x.toml:7: tunnel.path_mtu: 100 is not between"},
 		{minimalPSK + "[tunnel]\nlan = 'none'", "tunnel.lan"},
 		{minimalPSK + "[tunnel]\nchildless = 'maybe'", "tunnel.childless"},
 		{minimalPSK + "[tunnel]\nreplay_window = -1", "tunnel.replay_window"},

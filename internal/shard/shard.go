@@ -56,6 +56,9 @@ type Config struct {
 	// Send hands an IKE message to the transport. It is called on the shard's
 	// goroutine; a failure is logged and left to retransmission.
 	Send func(pair locator.Pair, data []byte) error
+	// Probe hands an IKE message to the transport that must not be fragmented
+	// (transport.SendProbe). Nil sends none: what they look for is not found then.
+	Probe func(pair locator.Pair, data []byte) error
 	// Keepalive sends one NAT keepalive (transport.SendKeepalive). Nil sends none.
 	Keepalive func(pair locator.Pair) error
 	// DataPath carries out the engine's actions on hosts and Child SAs.
@@ -266,6 +269,10 @@ func (s *Shard) do(a ike.Action) {
 }
 
 func (s *Shard) send(a ike.Send) {
+	if a.DontFragment {
+		s.probe(a)
+		return
+	}
 	err := s.cfg.Send(a.Pair, a.Data)
 	if err == nil {
 		return
@@ -275,6 +282,16 @@ func (s *Shard) send(a ike.Send) {
 	s.sendErrors.Add(1)
 	if a.Session != 0 {
 		s.cfg.Log.Debug("IKE message not sent", "session", uint64(a.Session), "path", a.Pair.String(), "error", err)
+	}
+}
+
+// probe sends a path MTU probe. That it does not leave is what it may find out.
+func (s *Shard) probe(a ike.Send) {
+	if s.cfg.Probe == nil {
+		return
+	}
+	if err := s.cfg.Probe(a.Pair, a.Data); err != nil {
+		s.cfg.Log.Debug("path MTU probe not sent", "session", uint64(a.Session), "path", a.Pair.String(), "error", err)
 	}
 }
 

@@ -118,7 +118,11 @@ func (n *Network) emit(d *direction, p *packet, leaves time.Time, where string, 
 // fit applies the MTU.
 func (n *Network) fit(d *direction, p *packet, where string) bool {
 	if d.MTU > 0 && p.largest > d.MTU {
-		switch d.Oversize {
+		how := d.Oversize
+		if how == Fragment && p.whole {
+			how = DropSilently
+		}
+		switch how {
 		case DropSilently:
 			n.drop(p, TooBig, where)
 			return false

@@ -147,6 +147,22 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
+// TestWhole checks the don't fragment bit: what would go in pieces is dropped, without
+// a word.
+func TestWhole(t *testing.T) {
+	for length, delivered := range map[int]int{1372: 1, 1373: 0} {
+		n, a, b := two(t, 1)
+		n.SetTransit(Conditions{MTU: 1400})
+		if err := a.host.SendWhole(aToB, make([]byte, length)); err != nil {
+			t.Fatal(err)
+		}
+		run(t, n, time.Second)
+		if len(b.got) != delivered || len(a.mtus) != 0 {
+			t.Errorf("%d octets: %d arrived, sender was told %v", length, len(b.got), a.mtus)
+		}
+	}
+}
+
 func TestMTU(t *testing.T) {
 	v6a, v6b := netip.MustParseAddr("2001:db8::a"), netip.MustParseAddr("2001:db8::b")
 	raw := locator.Pair{Local: netip.AddrPortFrom(addrA, 0), Remote: netip.AddrPortFrom(addrB, 0)}

@@ -139,7 +139,13 @@ func (l *Link) where() string { return l.host.name + "/" + l.name }
 // Send sends a datagram from the host. A local address that is not specified is
 // chosen: the first of the remote's family on a link that is up, on the pair's
 // interface if that is given. Data is copied.
-func (h *Host) Send(pair locator.Pair, data []byte) error {
+func (h *Host) Send(pair locator.Pair, data []byte) error { return h.send(pair, data, false) }
+
+// SendWhole sends a datagram with the don't fragment bit: where it does not fit it is
+// dropped (RFC 791 §2.3), and the sender told only where Conditions say so.
+func (h *Host) SendWhole(pair locator.Pair, data []byte) error { return h.send(pair, data, true) }
+
+func (h *Host) send(pair locator.Pair, data []byte, whole bool) error {
 	n := h.network
 	link, local, err := h.choose(pair)
 	if err != nil {
@@ -148,7 +154,7 @@ func (h *Host) Send(pair locator.Pair, data []byte) error {
 	}
 	pair.Local = netip.AddrPortFrom(local, pair.Local.Port())
 	n.packets++
-	p := &packet{from: link, pair: pair, Packet: Packet{
+	p := &packet{from: link, pair: pair, whole: whole, Packet: Packet{
 		ID: n.packets, Src: pair.Local, Dst: pair.Remote, Data: bytes.Clone(data), Fragments: 1,
 	}}
 	p.largest = p.size()

@@ -32,6 +32,7 @@ type packet struct {
 	// largest is the size of the largest IP packet that carries it: its own, or
 	// that of its fragments.
 	largest int
+	whole   bool // must not be fragmented
 }
 
 func (p *Packet) udp() bool { return p.Src.Port() != 0 || p.Dst.Port() != 0 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -32,6 +33,7 @@ type socket struct {
 
 	// devices are the sockets that send in place of this one from a certain interface.
 	devices devices
+	probing sync.Mutex // while a path MTU probe is being sent
 
 	offload  bool         // the kernel knows UDP_SEGMENT
 	gsoPause atomic.Int32 // batches to send without offload after a device refused
@@ -123,7 +125,7 @@ func (s *socket) setUp(fd int, spec socketSpec) error {
 // allowed to fragment. ESP is kept below the path MTU by the data path, which
 // clamps TCP's segment size and tells the inner sender; an ESP packet that is too
 // large all the same should arrive slowly rather than never. So the don't fragment bit
-// stays clear. No send then fails with EMSGSIZE because of a learnt path MTU, be it
+// stays clear, but for probes of the path MTU (SendProbe). No send then fails with EMSGSIZE because of a learnt path MTU, be it
 // stale or forged: on IPv4 PMTUDISC_OMIT does not even look at it (routers fragment),
 // on IPv6, where only the sender can fragment, PMTUDISC_DONT follows it by fragmenting.
 //

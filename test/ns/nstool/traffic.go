@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -182,8 +183,17 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// stream keeps one TCP connection busy and says whether it survived.
+// stream keeps one TCP connection busy and says whether it survived, and how long the
+// slowest record took there and back.
 func stream(ctx context.Context, args []string) error {
+	size := 1000
+	if n := len(args) - 1; n > 0 && strings.HasPrefix(args[n], "size=") {
+		var err error
+		if size, err = strconv.Atoi(strings.TrimPrefix(args[n], "size=")); err != nil || size < 1 {
+			return fmt.Errorf("%q is no size", args[n])
+		}
+		args = args[:n]
+	}
 	dst, src, err := endpoints(args)
 	if err != nil {
 		return err
@@ -195,15 +205,18 @@ func stream(ctx context.Context, args []string) error {
 	}
 	defer c.Close()
 	fmt.Println("ready")
-	record := make([]byte, 1000)
+	record := make([]byte, size)
+	slowest := time.Duration(0)
 	for n := 0; ; n++ {
+		began := time.Now()
 		if err := echoOnce(c, record, byte(n)); err != nil {
-			fmt.Printf("tcp=broken records=%d (%v)\n", n, err)
+			fmt.Printf("tcp=broken records=%d slowest_ms=%d (%v)\n", n, slowest.Milliseconds(), err)
 			return nil
 		}
+		slowest = max(slowest, time.Since(began))
 		select {
 		case <-ctx.Done():
-			fmt.Printf("tcp=ok records=%d\n", n+1)
+			fmt.Printf("tcp=ok records=%d slowest_ms=%d\n", n+1, slowest.Milliseconds())
 			return nil
 		case <-time.After(50 * time.Millisecond):
 		}
