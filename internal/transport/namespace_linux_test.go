@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -34,6 +35,39 @@ func TestSmallMTU(t *testing.T) {
 			if n := a.Counters().SendErrors; n != 0 {
 				t.Errorf("%s: counted %d send errors", addr, n)
 			}
+		}
+	})
+}
+
+// TestProbesAreNotFragmented sends path MTU probes by a device with a small MTU: they
+// leave whole or not at all, and what is sent after them may be fragmented again.
+func TestProbesAreNotFragmented(t *testing.T) {
+	requireRoot(t, "an interface with a small MTU")
+	inNamespace(t, func() {
+		setLoopback(t, 1280)
+		for _, addr := range []netip.Addr{loopback4, loopback6} {
+			rec := newRecorder()
+			a, b := listen(t, Config{}, newRecorder()), listen(t, Config{}, rec)
+			pair := pairTo(a, b, NATT, addr, addr)
+			overhead := 20 + 8 + 4
+			if addr.Is6() {
+				overhead += 20
+			}
+			if err := a.SendProbe(pair, ikeMessage(1, 1281-overhead)); !errors.Is(err, unix.EMSGSIZE) {
+				t.Errorf("%s: 1281 octets: %v", addr, err)
+			}
+			for _, send := range []func(locator.Pair, []byte) error{a.SendProbe, a.SendIKE} {
+				if err := send(pair, ikeMessage(1, 1280-overhead)); err != nil {
+					t.Fatal(err)
+				}
+				if got := <-rec.ike; len(got.data) != 1280-overhead {
+					t.Errorf("%s: got %d octets", addr, len(got.data))
+				}
+			}
+			if err := a.SendIKE(pair, ikeMessage(1, 5000)); err != nil {
+				t.Fatal(err)
+			}
+			<-rec.ike
 		}
 	})
 }
