@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# bench.sh - what connecting costs and what the tunnel carries, with the real programs in
-# network namespaces; `make bench` runs it after the Go benchmarks.
+# bench.sh - what connecting costs, with the real programs in network namespaces;
+# `make bench` runs it after the Go benchmarks. What the tunnel carries is measured by
+# test/bench/dataplane.
 #
-#     test/bench.sh [connect] [handshakes] [throughput]      (default: all)
+#     test/bench.sh [connect] [handshakes]      (default: both)
 #
 # connect      wall time of "vpn-client up", and of IKE in it; median of 20
 # handshakes   CPU time per handshake of the gateway's process by kind of credentials,
 #              and its growth in memory per client, with 200 and 1000 clients
-# throughput   TCP through the tunnel, both ways, beside no tunnel and wireguard-go
 #
 # Numbers depend on the machine and on what else it does: compare ratios, and run it on
 # an idle one. CPU time is of the whole process, user and system.
@@ -20,7 +20,7 @@ trap 'rm -rf "${SCRATCH:-}"' EXIT
 trap 'exit 130' INT; trap 'exit 143' TERM HUP
 SCRATCH=$(mktemp -d)
 NSTOOL=$SCRATCH/nstool
-CGO_ENABLED=0 go build -o "$SCRATCH/" ./test/ns/nstool ./test/bench/ikeload ./test/bench/wgpeer || exit 1
+CGO_ENABLED=0 go build -o "$SCRATCH/" ./test/ns/nstool ./test/bench/ikeload || exit 1
 
 median() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
 cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{sub(/.*\) /, ""); print ($12 + $13) * 1000 / hz}' "/proc/$1/stat"; }
@@ -78,39 +78,11 @@ handshakes() {
 	done
 }
 
-# transfer MACHINE ADDRESS: one TCP stream for 5 s, from the laptop and to it; Gbit/s.
-transfer() {
-	local args
-	for args in "" -R; do
-		# shellcheck disable=SC2086 # one word or none
-		on laptop iperf3 -c "$1" -p 5301 -t 5 -f g $args 2>&1 | awk '/receiver/ {print $7}'
-	done | paste -sd' '
-}
-report() { awk -v name="$1" -v a="$2" -v b="$3" -v ra="${4:-0}" -v rb="${5:-0}" 'BEGIN {
-	printf "%-14s %8.2f Gbit/s up %8.2f Gbit/s down", name, a, b; if (ra > 0) printf "   %.2f and %.2f of wireguard-go", a / ra, b / rb; print ""}'; }
-throughput() {
-	local up down wup wdown
-	command -v iperf3 >/dev/null || { echo "throughput is left out: iperf3 is missing"; return; }
-	onbg iperf gateway iperf3 -s -p 5301
-	sleep 0.5
-	read -r up down <<<"$(transfer $GATEWAY_4)"; report "no tunnel" "$up" "$down"
-	onbg wg1 gateway "$SCRATCH/wgpeer" wg0 1 51820; onbg wg2 laptop "$SCRATCH/wgpeer" wg0 2 51820 $GATEWAY_4:51820
-	within 10 grep -q ready "$WORK/wg1.log" && within 10 grep -q ready "$WORK/wg2.log" || oops "wireguard-go does not start"
-	ip -n "$PREFIX-gateway" addr add 10.99.0.1/24 dev wg0; ip -n "$PREFIX-gateway" link set dev wg0 up
-	ip -n "$PREFIX-laptop" addr add 10.99.0.2/24 dev wg0; ip -n "$PREFIX-laptop" link set dev wg0 up
-	on laptop ping -q -n -c 1 -W 5 10.99.0.1 >/dev/null
-	read -r wup wdown <<<"$(transfer 10.99.0.1)"; report "wireguard-go" "$wup" "$wdown"
-	end wg1; end wg2
-	server_init --force && server_start && { user_add alice --replace || user_add alice; } && client_start && vpn_client up alice >/dev/null || oops "not connected"
-	read -r up down <<<"$(transfer 10.66.0.1)"; report "wayfarer" "$up" "$down" "$wup" "$wdown"
-	end client; end server; end iperf
-}
-
 network_up || exit 1
-[ $# -gt 0 ] || set -- connect handshakes throughput
+[ $# -gt 0 ] || set -- connect handshakes
 for part; do
 	case $part in
-	connect | handshakes | throughput) echo "== $part"; $part;;
+	connect | handshakes) echo "== $part"; $part;;
 	*) echo "bench.sh: unknown part $part" >&2; exit 2;;
 	esac
 done
