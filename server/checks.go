@@ -23,6 +23,7 @@ const (
 	minMTU4         = 576  // RFC 791
 	minMTU6         = 1280 // RFC 8200 §5
 	maxMTU          = 65535
+	maxQueues       = 64
 	maxReplayWindow = 1 << 20
 	maxJitter       = 0.5
 	maxNetworks     = 64 // traffic selectors of one payload stay well below its limit of 255
@@ -168,6 +169,9 @@ func (l *loader) checkTunnel() {
 		p.Add("tunnel.mtu", "%d is not between %d and %d", t.MTU, minMTU4, maxMTU)
 	} else if t.MTU != 0 && t.MTU < minMTU6 && l.Config.Network.Pool6.IsValid() {
 		p.Add("tunnel.mtu", "%d is too small for IPv6, which needs %d: raise it, or leave pool6 out", t.MTU, minMTU6)
+	}
+	if t.Queues < 0 || t.Queues > maxQueues {
+		p.Add("tunnel.queues", "%d is not between 1 and %d; 0 chooses", t.Queues, maxQueues)
 	}
 	if t.PathMTU != 0 && (t.PathMTU < minMTU4 || t.PathMTU > maxMTU) {
 		p.Add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", t.PathMTU, minMTU4, maxMTU)

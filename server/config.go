@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
@@ -99,11 +100,25 @@ type NetworkConfig struct {
 	Manage bool `toml:"manage"`
 }
 
+// maxChosenQueues is where more processors stop to be of use without being asked for.
+const maxChosenQueues = 8
+
+// queues is how many goroutines carry ESP in each direction. The other half of the
+// processors is left to the kernel, whose work for each packet is about as much.
+func (t *TunnelConfig) queues() int {
+	if t.Queues > 0 {
+		return t.Queues
+	}
+	return max(1, min(runtime.GOMAXPROCS(0)/2, maxChosenQueues))
+}
+
 // TunnelConfig says how the tunnel is built.
 type TunnelConfig struct {
 	// Device is the name of the TUN device, MTU its MTU (0 chooses one).
 	Device string `toml:"device"`
 	MTU    int    `toml:"mtu"`
+	// Queues is how many processors may carry ESP each way, 0 chooses: half of them.
+	Queues int `toml:"queues"`
 	// PathMTU is the largest packet that the networks outside carry, 0 finds out for
 	// each client (RFC 8899).
 	PathMTU int `toml:"path_mtu"`

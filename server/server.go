@@ -169,7 +169,7 @@ func (s *Server) openStore(undo *undoList) error {
 func (s *Server) openDataPath(undo *undoList) error {
 	settings := s.settings.Load()
 	c := settings.Config
-	dp, err := tun.New(tun.Config{Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, Events: s.dataPathEvent, Log: s.log.With("part", "datapath")})
+	dp, err := tun.New(tun.Config{Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, Queues: c.Tunnel.queues(), Events: s.dataPathEvent, Log: s.log.With("part", "datapath")})
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ func (s *Settings) Transport() transport.Config {
 	c := s.Config
 	return transport.Config{
 		Addresses: c.Listen.Addresses, IKEPort: c.Listen.Port, NATTPort: c.Listen.NATTPort,
+		Readers:      c.Tunnel.queues(),
 		RawESP:       c.Tunnel.NativeESP,
 		FollowRoutes: true, // the way out may differ from the way in
 	}

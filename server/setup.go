@@ -276,6 +276,7 @@ masquerade = true # clients appear with the gateway's own address
 [tunnel]
 # device = "{{.Default.Tunnel.Device}}"
 # mtu = 0 # chosen
+# queues = 0 # processors that carry ESP each way; 0 is half of them
 # path_mtu = 0 # found out for each client
 # native_esp = {{.Default.Tunnel.NativeESP}} # ESP without UDP where there is no NAT
 # replay_window = 0 # packets; the default is 2048

@@ -54,6 +54,9 @@ type Config struct {
 	Device Device
 	Name   string
 	MTU    int
+	// Queues of that device, each of which is read by a goroutine of its own; zero is
+	// one.
+	Queues int
 	// Send may be left out when it is set with SetSender.
 	Send Sender
 	// Events receives what the data path notices. It must not block, and must not
@@ -91,7 +94,7 @@ func (c *Config) createDevice() error {
 	if c.Name == "" {
 		return errors.New("a TUN device needs a name, such as \"vpn%d\"")
 	}
-	dev, err := openDevice(c.Name, c.MTU)
+	dev, err := openDevice(c.Name, c.MTU, max(c.Queues, 1))
 	if err != nil {
 		return fmt.Errorf("create TUN device %q: %w (it takes CAP_NET_ADMIN and /dev/net/tun)", c.Name, err)
 	}

@@ -53,6 +53,7 @@ type DataPath struct {
 	closing     chan struct{} // closed by Close
 	readerDone  chan struct{} // closed when nothing is read from the device any more
 	readerErr   error         // why, set before readerDone is closed
+	readerEnds  sync.Once     // guards both against a second queue that ends
 	goroutines  sync.WaitGroup
 }
 
@@ -85,7 +86,9 @@ func New(cfg Config) (*DataPath, error) {
 	if cfg.Send != nil {
 		d.SetSender(cfg.Send)
 	}
-	d.goroutines.Go(d.readDevice)
+	for _, q := range d.dev.Queues() {
+		d.goroutines.Go(func() { d.readDevice(q) })
+	}
 	d.goroutines.Go(d.watchDevice)
 	d.goroutines.Go(d.keepaliveLoop)
 	d.goroutines.Go(d.watchLoop)

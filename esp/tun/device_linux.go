@@ -15,7 +15,7 @@ import (
 // frames go past the library, which would cut and join packets by copying them.
 type nativeDevice struct {
 	tun.Device
-	fd       int
+	queues   []Queue
 	wake     int // an event descriptor that Close writes to
 	joinsUDP bool
 
@@ -23,22 +23,18 @@ type nativeDevice struct {
 	closed bool
 }
 
-// openDevice makes a TUN device with a name, which may hold a pattern such as
-// "vpn%d". It is down and has no address.
-func openDevice(name string, mtu int) (*nativeDevice, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+// queue is a descriptor of the device. The first belongs to the library.
+type queue struct {
+	d  *nativeDevice
+	fd int
+}
+
+// openDevice makes a TUN device of so many queues with a name, which may hold a
+// pattern such as "vpn%d". It is down and has no address.
+func openDevice(name string, mtu, queues int) (*nativeDevice, error) {
+	fd, err := openQueue(name, queues > 1)
 	if err != nil {
-		return nil, os.NewSyscallError("open /dev/net/tun", err)
-	}
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("interface name %q: %w", name, err)
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
+		return nil, err
 	}
 	// The file is made while the descriptor still blocks: the runtime then keeps it out
 	// of its poller, which would be woken for every packet.
@@ -47,37 +43,77 @@ func openDevice(name string, mtu int) (*nativeDevice, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	d := &nativeDevice{Device: lib, fd: fd, wake: -1}
-	if err := d.prepare(); err != nil {
+	d := &nativeDevice{Device: lib, wake: -1}
+	d.queues = append(d.queues, &queue{d, fd})
+	if err := d.prepare(queues); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
-func (d *nativeDevice) prepare() (err error) {
+// openQueue makes a device with one queue, or adds a queue to a device.
+func openQueue(name string, several bool) (int, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("open /dev/net/tun", err)
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("interface name %q: %w", name, err)
+	}
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if several {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	request.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("ioctl TUNSETIFF", err)
+	}
+	return fd, nil
+}
+
+func (d *nativeDevice) prepare(queues int) (err error) {
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return os.NewSyscallError("eventfd", err)
 	}
-	if err := unix.SetNonblock(d.fd, true); err != nil {
-		return os.NewSyscallError("set the TUN device to return at once", err)
+	name, err := d.Name()
+	if err != nil {
+		return err
+	}
+	for len(d.queues) < queues {
+		fd, err := openQueue(name, true)
+		if err != nil {
+			return fmt.Errorf("add queue %d: %w", len(d.queues), err)
+		}
+		d.queues = append(d.queues, &queue{d, fd})
+	}
+	for _, q := range d.queues {
+		if err := unix.SetNonblock(q.(*queue).fd, true); err != nil {
+			return os.NewSyscallError("set the TUN device to return at once", err)
+		}
 	}
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-	d.joinsUDP = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil
+	first := d.queues[0].(*queue).fd
+	d.joinsUDP = unix.IoctlSetInt(first, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil
 	if d.joinsUDP {
 		return nil
 	}
-	return os.NewSyscallError("ioctl TUNSETOFFLOAD", unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, tcp))
+	return os.NewSyscallError("ioctl TUNSETOFFLOAD", unix.IoctlSetInt(first, unix.TUNSETOFFLOAD, tcp))
 }
+
+func (d *nativeDevice) Queues() []Queue { return d.queues }
 
 func (d *nativeDevice) JoinsUDP() bool { return d.joinsUDP }
 
 // Read waits in the system call rather than in the runtime's poller: a packet then
 // wakes this thread and no other.
-func (d *nativeDevice) Read(frame []byte, wait bool) (int, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	for !d.closed {
-		n, err := unix.Read(d.fd, frame)
+func (q *queue) Read(frame []byte, wait bool) (int, error) {
+	q.d.mu.RLock()
+	defer q.d.mu.RUnlock()
+	for !q.d.closed {
+		n, err := unix.Read(q.fd, frame)
 		switch err {
 		case nil:
 			return n, nil
@@ -87,7 +123,7 @@ func (d *nativeDevice) Read(frame []byte, wait bool) (int, error) {
 			if !wait {
 				return 0, nil
 			}
-			if d.await() {
+			if q.await() {
 				return 0, os.ErrClosed
 			}
 		default:
@@ -98,8 +134,8 @@ func (d *nativeDevice) Read(frame []byte, wait bool) (int, error) {
 }
 
 // await waits for a frame, or for Close.
-func (d *nativeDevice) await() (closing bool) {
-	fds := [2]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+func (q *queue) await() (closing bool) {
+	fds := [2]unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}, {Fd: int32(q.d.wake), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds[:], -1)
 	return fds[1].Revents != 0
 }
@@ -107,10 +143,10 @@ func (d *nativeDevice) await() (closing bool) {
 // maxPieces bounds the pieces of a frame: a header, and what package vnet joins.
 const maxPieces = 72
 
-func (d *nativeDevice) Write(pieces [][]byte) error {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
+func (q *queue) Write(pieces [][]byte) error {
+	q.d.mu.RLock()
+	defer q.d.mu.RUnlock()
+	if q.d.closed {
 		return os.ErrClosed
 	}
 	var iovecs [maxPieces]unix.Iovec
@@ -122,7 +158,7 @@ func (d *nativeDevice) Write(pieces [][]byte) error {
 		iovecs[i].SetLen(len(p))
 	}
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(d.fd), uintptr(unsafe.Pointer(&iovecs[0])), uintptr(len(pieces)))
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&iovecs[0])), uintptr(len(pieces)))
 		switch errno {
 		case 0:
 			return nil
@@ -146,6 +182,9 @@ func (d *nativeDevice) Close() error {
 	d.closed = true
 	if d.wake >= 0 {
 		unix.Close(d.wake)
+	}
+	for _, q := range d.queues[1:] {
+		unix.Close(q.(*queue).fd)
 	}
 	return d.Device.Close()
 }

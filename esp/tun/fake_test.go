@@ -48,6 +48,7 @@ func (f *fakeDevice) MTU() (int, error)        { return f.mtu, nil }
 func (f *fakeDevice) Name() (string, error)    { return "fake0", nil }
 func (f *fakeDevice) Events() <-chan tun.Event { return f.events }
 func (f *fakeDevice) JoinsUDP() bool           { return true }
+func (f *fakeDevice) Queues() []Queue          { return []Queue{f} }
 
 func (f *fakeDevice) Close() error {
 	f.once.Do(func() { close(f.closed) })
@@ -227,7 +228,7 @@ func newSide(t testing.TB, change ...func(*Config)) *side {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.dp, s.out = dp, newOutbound(dp)
+	s.dp, s.out = dp, newOutbound(dp, s.dev)
 	t.Cleanup(func() {
 		if err := dp.Close(); err != nil {
 			t.Error(err)

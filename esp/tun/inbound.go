@@ -20,6 +20,7 @@ const inboundSpare = 8
 // the kernel can take as one leave in one call that names their pieces.
 type inbound struct {
 	d       *DataPath
+	queues  []Queue
 	joiner  *vnet.Joiner
 	scratch esp.Scratch
 	inner   esp.Inner
@@ -58,7 +59,7 @@ func (p *inboundPool) give(w *inbound) {
 }
 
 func newInbound(d *DataPath) *inbound {
-	w := &inbound{d: d}
+	w := &inbound{d: d, queues: d.dev.Queues()}
 	w.joiner = vnet.NewJoiner(w.write, d.dev.JoinsUDP())
 	return w
 }
@@ -77,9 +78,13 @@ func (w *inbound) run(batch []transport.ESPTrain) {
 	w.joiner.Flush()
 }
 
-// write hands a frame to the device.
+// write hands a frame to the device, those of one flow always to the same queue.
 func (w *inbound) write(pieces [][]byte) {
-	if err := w.d.dev.Write(pieces); err != nil && !w.d.isClosing() {
+	q := w.queues[0]
+	if len(w.queues) > 1 {
+		q = w.queues[vnet.FlowHash(pieces[1])%uint32(len(w.queues))]
+	}
+	if err := q.Write(pieces); err != nil && !w.d.isClosing() {
 		w.d.counters.inUnwritten.Add(uint64(len(pieces) - 1))
 		w.d.warn("packets could not be written to the TUN device; is it up?", "error", err)
 	}

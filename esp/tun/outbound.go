@@ -25,13 +25,14 @@ const (
 	enough = 32 << 10
 )
 
-// outbound carries packets from the TUN device to the network. It belongs to the
-// goroutine that reads the device.
+// outbound carries packets from one queue of the TUN device to the network. It belongs
+// to the goroutine that reads the queue.
 //
 // A frame is read, cut into packets where it lies, and sealed packet by packet into
 // the memory that the train is sent from: the cipher does the only copy.
 type outbound struct {
 	d       *DataPath
+	queue   Queue
 	frame   []byte // a frame from the device, and room for the last packet's trailer
 	super   vnet.Super
 	inner   esp.Inner
@@ -56,19 +57,31 @@ type run struct {
 	packets int
 }
 
-func newOutbound(d *DataPath) *outbound {
+func newOutbound(d *DataPath, q Queue) *outbound {
 	return &outbound{
 		d:      d,
+		queue:  q,
 		frame:  make([]byte, vnet.HeaderLen+maxPacket+esp.MaxTailroom),
 		sealed: make([]byte, sealedRoom),
 	}
 }
 
-// readDevice reads the TUN device until it is closed or fails for good. A single
-// failure may be about one packet.
-func (d *DataPath) readDevice() {
-	defer close(d.readerDone)
-	o := newOutbound(d)
+// readDevice reads a queue of the TUN device until it is closed or fails for good,
+// which ends the data path. A single failure may be about one packet.
+func (d *DataPath) readDevice(q Queue) {
+	err := newOutbound(d, q).run()
+	d.readerEnds.Do(func() {
+		if err != nil {
+			d.readerErr = fmt.Errorf("read from the TUN device: %w", err)
+			d.log.Error("the tunnel carries nothing any more", "error", d.readerErr)
+		}
+		close(d.readerDone)
+	})
+}
+
+// run returns why the queue is not read any more, nil when the data path closes.
+func (o *outbound) run() error {
+	d := o.d
 	for failures := 0; ; {
 		n, err := o.read(true)
 		switch {
@@ -77,23 +90,19 @@ func (d *DataPath) readDevice() {
 			o.batch(n)
 			continue
 		case d.isClosing():
-			return
+			return nil
 		case errors.Is(err, os.ErrClosed):
-			err = errors.New("it was removed by someone else")
-		default:
-			if failures++; failures < maxReadFailures {
-				d.counters.outMalformed.Add(1)
-				continue
-			}
+			return errors.New("it was removed by someone else")
 		}
-		d.readerErr = fmt.Errorf("read from the TUN device: %w", err)
-		d.log.Error("the tunnel carries nothing any more", "error", d.readerErr)
-		return
+		if failures++; failures >= maxReadFailures {
+			return err
+		}
+		d.counters.outMalformed.Add(1)
 	}
 }
 
 func (o *outbound) read(wait bool) (int, error) {
-	return o.d.dev.Read(o.frame[:vnet.HeaderLen+maxPacket], wait)
+	return o.queue.Read(o.frame[:vnet.HeaderLen+maxPacket], wait)
 }
 
 func (d *DataPath) isClosing() bool {
@@ -145,7 +154,7 @@ func (o *outbound) batch(n int) {
 		o.d.cfg.Events(e)
 	}
 	o.events = o.events[:0]
-	o.replies.write(o.d)
+	o.replies.write(o.d, o.queue)
 }
 
 // add chooses the Child SA for a frame and seals its packets.

@@ -50,13 +50,13 @@ func (r *tooBigReplies) add(d *DataPath, pkt []byte, in *esp.Inner, mtu int, now
 }
 
 // write delivers the errors through the TUN device.
-func (r *tooBigReplies) write(d *DataPath) {
+func (r *tooBigReplies) write(d *DataPath, q Queue) {
 	if len(r.out) == 0 {
 		return
 	}
 	var header [vnet.HeaderLen]byte // nothing left for the kernel to do
 	for _, message := range r.out {
-		if err := d.dev.Write([][]byte{header[:], message}); err != nil && !d.isClosing() {
+		if err := q.Write([][]byte{header[:], message}); err != nil && !d.isClosing() {
 			d.warn("ICMP errors could not be written to the TUN device", "error", err)
 		}
 	}

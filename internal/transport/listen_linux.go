@@ -169,11 +169,38 @@ func (t *Transport) openGroup(spec socketSpec, addresses []netip.Addr) (sockets 
 		if !spec.esp {
 			port = s.bound.Port()
 		}
+		if spec.esp || spec.port != NATT || t.cfg.Readers < 2 {
+			continue
+		}
+		more, err := s.companions(spec, t.cfg.Readers-1)
+		sockets = append(sockets, more...)
+		if err != nil {
+			return sockets, err
+		}
 	}
 	if len(sockets) == 0 {
 		return nil, missing
 	}
 	return sockets, nil
+}
+
+// companions opens more sockets with the address and port of s, each with a reader of
+// its own. The kernel gives each peer's packets to the same one of them. The first
+// socket is bound before it shares the port, so that it finds out when another
+// program has it.
+func (s *socket) companions(spec socketSpec, n int) (more []*socket, err error) {
+	if err := s.share(1); err != nil {
+		return nil, err
+	}
+	spec.bind, spec.reuse = s.bound, true
+	for range n {
+		c, err := openSocket(spec)
+		if err != nil {
+			return more, err
+		}
+		more = append(more, c)
+	}
+	return more, nil
 }
 
 func (t *Transport) isClosed() bool {

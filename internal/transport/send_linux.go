@@ -92,7 +92,7 @@ func (t *Transport) socketFor(pair locator.Pair, esp bool) (*socket, error) {
 		if !specified || bound == local.WithZone("") {
 			return t.onDevice(s, pair.Interface, remote), nil
 		}
-		if bound.IsUnspecified() {
+		if bound.IsUnspecified() && wildcard == nil {
 			wildcard = s
 		}
 	}

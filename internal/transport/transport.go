@@ -20,6 +20,9 @@ type Config struct {
 	// Ephemeral is set, an ephemeral one is used instead.
 	IKEPort, NATTPort uint16
 	Ephemeral         bool
+	// Readers is how many sockets share the NAT traversal port of an address, each read
+	// by a goroutine of its own; zero is one. With several, FollowRoutes must be set.
+	Readers int
 	// Mark is set on every packet sent (SO_MARK), so that policy routing can keep
 	// it out of the tunnel. Zero sets none.
 	Mark uint32

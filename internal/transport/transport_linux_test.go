@@ -667,3 +667,38 @@ func TestLocalAddressFor(t *testing.T) {
 		}
 	}
 }
+
+// TestReaders shares the port among sockets: packets of one peer keep their order, and
+// another program cannot have the port.
+func TestReaders(t *testing.T) {
+	families(t, func(t *testing.T, addr netip.Addr) {
+		rec := newRecorder()
+		b := listen(t, Config{Readers: 3, FollowRoutes: true}, rec)
+		const peers, each = 8, 20
+		for range peers {
+			a := listen(t, Config{}, newRecorder())
+			for i := range each {
+				if err := a.SendESP(pairTo(a, b, NATT, addr, addr), true, trains([][]byte{espPacket(64, i)})); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		next := map[netip.AddrPort]int{}
+		for range peers * each {
+			got := <-rec.esp
+			from := got.pair.Remote
+			if want := espPacket(64, next[from]); !bytes.Equal(got.data, want) {
+				t.Fatalf("packet %d of %s is out of order", next[from], from)
+			}
+			next[from]++
+		}
+		if len(next) != peers {
+			t.Errorf("heard %d peers, want %d", len(next), peers)
+		}
+		taken := Config{NATTPort: b.LocalPort(NATT), Addresses: []netip.Addr{addr}}
+		if c, err := Listen(taken, newRecorder(), nil); err == nil {
+			c.Close()
+			t.Error("a second transport got the same port")
+		}
+	})
+}

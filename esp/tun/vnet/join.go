@@ -287,3 +287,22 @@ func validChecksum(pkt []byte, sh *shape) bool {
 	}
 	return fold(sum(upper, pseudo(pkt, protocol, len(upper)))) == 0xffff
 }
+
+// FlowHash returns the same number for all packets of a flow, as far as this package
+// tells flows, and for all packets between two addresses otherwise.
+func FlowHash(pkt []byte) uint32 {
+	sh, known, _ := shapeOf(pkt, true)
+	v := uint64(0)
+	switch {
+	case len(pkt) >= ipv4Len && pkt[0]>>4 == 4:
+		v = binary.LittleEndian.Uint64(pkt[ipv4Addresses:])
+	case len(pkt) >= ipv6Len:
+		for at := ipv6Addresses; at < ipv6Len; at += 8 {
+			v = v*31 + binary.LittleEndian.Uint64(pkt[at:])
+		}
+	}
+	if known {
+		v ^= uint64(binary.LittleEndian.Uint32(pkt[sh.ipLen:])) << 16
+	}
+	return uint32(v * 0x9e3779b97f4a7c15 >> 32)
+}
