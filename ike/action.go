@@ -269,7 +269,9 @@ type SessionInfo struct {
 	IKERekeyAt     time.Time // zero: never
 	LastIKEInbound time.Time // last authenticated IKE message of the peer
 	Unanswered     int       // transmissions of the outstanding request so far
-	Children       []ChildInfo
+	// UnansweredSince is when it was sent first, zero without one.
+	UnansweredSince time.Time
+	Children        []ChildInfo
 }
 
 // ChildInfo is a snapshot of a Child SA.

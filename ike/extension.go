@@ -88,6 +88,12 @@ type PathVerifier interface {
 	PathVerified(pair locator.Pair) bool
 }
 
+// Mover is a Task that knows whether the peers of a session can change their addresses.
+// Then silence does not mean that one of them is gone; see Policy.AwayTimeout.
+type Mover interface {
+	Moves() bool
+}
+
 // WithSession runs f on an established session, for daemons that have something to
 // tell to a task of it: a changed address, for instance.
 func (e *Engine) WithSession(now time.Time, id SessionID, f func(now time.Time, s *Session)) error {

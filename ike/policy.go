@@ -58,6 +58,11 @@ type Policy struct {
 	// an unanswered request of an established session is repeated before the
 	// session is given up. Zero means DefaultConnectTimeout, DefaultPeerTimeout.
 	ConnectTimeout, PeerTimeout time.Duration
+	// AwayTimeout takes the place of PeerTimeout, if it is longer, with a peer that can
+	// move (see Mover): it may be out of reach for hours, with the lid closed or in a
+	// plane, and go on where it was. Its silence costs little: after PeerTimeout what
+	// is unanswered is repeated once a minute. Zero leaves it at PeerTimeout.
+	AwayTimeout time.Duration
 
 	// KeepaliveInterval of NAT keepalives; zero means DefaultKeepalive.
 	KeepaliveInterval time.Duration
@@ -110,6 +115,7 @@ func MaxPathMTUFor(inner int) int {
 const (
 	DefaultConnectTimeout = 30 * time.Second
 	DefaultPeerTimeout    = 5 * time.Minute
+	DefaultAwayTimeout    = 24 * time.Hour   // what daemons set
 	DefaultKeepalive      = 20 * time.Second // RFC 3948 §4
 	DefaultFragmentSize   = 1280
 	DefaultMaxPathMTU     = 1500

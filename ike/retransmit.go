@@ -13,6 +13,9 @@ const (
 	backoff         = 1.7
 	maxRetransmit   = 10 * time.Second
 	sendJitter      = 0.1 // of each interval, in either direction
+	// awayRetransmit is the interval after PeerTimeout, when the peer is away and will
+	// be heard of before it hears of us.
+	awayRetransmit = time.Minute
 )
 
 // inFlight is a request that waits for its response.
@@ -20,6 +23,7 @@ type inFlight struct {
 	id       uint32
 	packets  [][]byte
 	sent     int
+	since    time.Time // first
 	sentAt   time.Time // last
 	interval time.Duration
 	nextAt   time.Time
@@ -29,14 +33,14 @@ type inFlight struct {
 // launch sends a request for the first time.
 func (sa *ikeSA) launch(now time.Time, packets [][]byte) {
 	s := sa.session
-	timeout := s.peerTimeout()
+	timeout := s.patience()
 	if s.state == Connecting {
 		timeout = s.connectTimeout()
 	}
 	if _, ok := sa.current.(*deleteIKE); ok {
 		timeout = min(timeout, retiredLife)
 	}
-	sa.out = &inFlight{id: sa.nextID, packets: packets, interval: firstRetransmit, giveUpAt: now.Add(timeout)}
+	sa.out = &inFlight{id: sa.nextID, packets: packets, since: now, interval: firstRetransmit, giveUpAt: now.Add(timeout)}
 	sa.send(now)
 }
 
@@ -56,7 +60,11 @@ func (sa *ikeSA) send(now time.Time) {
 	if o.nextAt.After(o.giveUpAt) {
 		o.nextAt = o.giveUpAt
 	}
-	o.interval = min(time.Duration(float64(o.interval)*backoff), maxRetransmit)
+	most := maxRetransmit
+	if sa.session.state == Up && now.Sub(o.since) >= sa.session.peerTimeout() {
+		most = awayRetransmit
+	}
+	o.interval = min(time.Duration(float64(o.interval)*backoff), most)
 }
 
 // hurry repeats the request in flight when the peer was heard while its back-off is

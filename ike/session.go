@@ -169,6 +169,9 @@ func (s *Session) tick(now time.Time) {
 		switch {
 		case due(c.removeAt):
 			s.removeNow(c)
+		case due(c.expireAt) && !s.awaySince(now).IsZero():
+			// Nobody uses it; its renewal comes first when the peer is back.
+			c.expireAt = now.Add(awayAfter)
 		case due(c.expireAt):
 			s.startDeleteChild(now, c, reason.LifetimeExpired)
 		case due(c.rekeyAt):
@@ -331,7 +334,7 @@ func (s *Session) info() SessionInfo {
 		i.Algorithms = sa.alg
 		i.Fragmentation = sa.fragmentation
 		if sa.out != nil {
-			i.Unanswered = sa.out.sent
+			i.Unanswered, i.UnansweredSince = sa.out.sent, sa.out.since
 			if p := sa.probing(); p != nil {
 				i.Unanswered -= p.tried // that they go unanswered tells of their size only
 			}
@@ -363,4 +366,25 @@ func (s *Session) peerTimeout() time.Duration {
 		return s.policy.PeerTimeout
 	}
 	return DefaultPeerTimeout
+}
+
+// patience is how long a request is repeated before the session is given up.
+func (s *Session) patience() time.Duration {
+	for _, t := range s.tasks {
+		if m, ok := t.(Mover); ok && m.Moves() {
+			return max(s.peerTimeout(), s.policy.AwayTimeout)
+		}
+	}
+	return s.peerTimeout()
+}
+
+// awayAfter is how long a request is unanswered before the peer counts as away.
+const awayAfter = 30 * time.Second
+
+// awaySince says since when the peer has not been answering, zero while it does.
+func (s *Session) awaySince(now time.Time) time.Time {
+	if s.state != Up || s.sa.out == nil || now.Sub(s.sa.out.since) < awayAfter {
+		return time.Time{}
+	}
+	return s.sa.out.since
 }

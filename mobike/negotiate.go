@@ -46,6 +46,9 @@ type Task struct {
 // Active says whether MOBIKE was negotiated.
 func (t *Task) Active() bool { return t.active }
 
+// Moves implements ike.Mover.
+func (t *Task) Moves() bool { return t.active }
+
 // Request adds MOBIKE_SUPPORTED and our additional addresses to IKE_AUTH
 // (RFC 4555 §3.3, §3.4), and NAT detection to liveness checks (§3.8).
 func (t *Task) Request(x *ike.Exchange) error {

@@ -60,6 +60,10 @@ type node struct {
 	answered map[uint32]time.Time
 	gaps     time.Duration
 	lastGood time.Time
+
+	// A machine that sleeps hears nothing, and its clock (CLOCK_MONOTONIC) stands.
+	asleep bool
+	slept  time.Duration
 }
 
 type world struct {
@@ -113,7 +117,7 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	base := ike.Policy{
 		IKE:           must(suite.ParseIKEProposals("aes128gcm16-prfsha256-x25519")),
 		ESP:           must(suite.ParseESPProposals("aes128gcm16")),
-		Fragmentation: !w.whole, DiscoverPathMTU: true, LivenessDelay: 10 * time.Second,
+		Fragmentation: !w.whole, DiscoverPathMTU: true, LivenessDelay: 10 * time.Second, AwayTimeout: ike.DefaultAwayTimeout,
 	}
 	sp, cp := base, base
 	sp.Local = auth.Local{ID: must(auth.ParseIdentity("vpn.example.test")), PSK: []byte("secret")}
@@ -165,19 +169,42 @@ func (n *node) locals() []locator.Local {
 	return out
 }
 
+// clock is the node's own time.
+func (n *node) clock() time.Time { return n.w.net.Now().Add(-n.slept) }
+
+// sleep lets time pass with the lid closed.
+func (w *world) sleep(d time.Duration) {
+	w.t.Helper()
+	w.client.asleep = true
+	w.run(d)
+	w.client.asleep = false
+	w.client.slept += d
+	if !w.client.next.IsZero() {
+		w.client.next = w.net.Now()
+	}
+}
+
+// hint tells the client's engine what a trigger has noticed.
+func (w *world) hint(why locator.Cause) {
+	w.client.engine.EachSession(w.client.clock(), func(now time.Time, s *ike.Session) { Hint(now, s, why) })
+	w.client.settle()
+}
+
 // changed tells the engine about addresses, as a link monitor does.
 func (n *node) changed() {
-	now := n.w.net.Now()
-	n.engine.EachSession(now, func(now time.Time, s *ike.Session) { SetLocal(now, s, n.locals()) })
+	n.engine.EachSession(n.clock(), func(now time.Time, s *ike.Session) { SetLocal(now, s, n.locals()) })
 	n.settle()
 }
 
 func (n *node) Receive(now time.Time, pair locator.Pair, data []byte) {
+	if n.asleep {
+		return
+	}
 	if len(data) > 4 && bytes.Equal(data[:4], []byte{0xd0, 0xd0, 0xd0, 0xd0}) {
 		n.receiveData(now, pair, data)
 		return
 	}
-	n.engine.Receive(now, pair, bytes.TrimPrefix(data, marker))
+	n.engine.Receive(n.clock(), pair, bytes.TrimPrefix(data, marker))
 	n.settle()
 }
 
@@ -209,12 +236,19 @@ func (n *node) receiveData(now time.Time, pair locator.Pair, data []byte) {
 }
 
 func (n *node) event(ev esp.Event) {
-	n.engine.DataPathEvent(n.w.net.Now(), ev)
+	if !ev.Since.IsZero() {
+		ev.Since = ev.Since.Add(-n.slept)
+	}
+	n.engine.DataPathEvent(n.clock(), ev)
 	n.settle()
 }
 
 func (n *node) Deadline() (time.Time, bool) {
+	if n.asleep {
+		return time.Time{}, false
+	}
 	at, ok := n.engine.Deadline()
+	at = at.Add(n.slept)
 	if !n.next.IsZero() && (!ok || n.next.Before(at)) {
 		return n.next, true
 	}
@@ -222,7 +256,7 @@ func (n *node) Deadline() (time.Time, bool) {
 }
 
 func (n *node) Tick(now time.Time) {
-	n.engine.Tick(now)
+	n.engine.Tick(n.clock())
 	n.settle()
 	if n.next.IsZero() || n.next.After(now) {
 		return
@@ -284,7 +318,7 @@ func (n *node) settle() {
 }
 
 func (n *node) carryOut(a ike.Action) {
-	now := n.w.net.Now()
+	now := n.clock()
 	switch a := a.(type) {
 	case ike.Send:
 		if h, err := message.ParseHeader(a.Data); err == nil {
