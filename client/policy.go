@@ -27,6 +27,7 @@ func Policy(p *profile.Profile, now time.Time, prefix string, problems *config.P
 		ReplayWindow:  p.Tunnel.ReplayWindow,
 		LivenessDelay: p.Timers.DPDDelay.Std(),
 		PeerTimeout:   p.Timers.DPDTimeout.Std(),
+		AwayTimeout:   ike.AwayTimeout(p.Timers.AwayTimeout.Std(), p.Timers.DPDTimeout.Std()),
 		Fragmentation: p.Tunnel.Fragmentation,
 		NativeESP:     p.Tunnel.NativeESP,
 		ProhibitNAT:   !p.Tunnel.NATTraversal,

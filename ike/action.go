@@ -269,9 +269,10 @@ type SessionInfo struct {
 	IKERekeyAt     time.Time // zero: never
 	LastIKEInbound time.Time // last authenticated IKE message of the peer
 	Unanswered     int       // transmissions of the outstanding request so far
-	// UnansweredSince is when it was sent first, zero without one.
-	UnansweredSince time.Time
-	Children        []ChildInfo
+	// AwaySince is when it was sent first, if the peer has not answered for so long that
+	// it must be out of reach; zero otherwise.
+	AwaySince time.Time
+	Children  []ChildInfo
 }
 
 // ChildInfo is a snapshot of a Child SA.

@@ -23,7 +23,8 @@ import (
 // Our SPIs carry two marks: one that shows we chose them, now or before a restart,
 // and one of the present run. Only an SPI of ours from an earlier run is answered:
 // an SA of the present run that is gone was closed, and its replayed messages
-// deserve silence.
+// deserve silence. Those given up because the peer was away for too long are the
+// exception: that peer does not know, and is to connect anew at once when it is back.
 
 const (
 	crashTokenLen = 16
@@ -36,6 +37,33 @@ type crashDetector struct {
 	secret []byte
 	run    [8]byte
 	answer bucket
+	given  map[message.SPI]struct{} // our SPIs of sessions that were given up
+}
+
+// maxGivenUp bounds what is remembered of peers that may never come back.
+const maxGivenUp = 4096
+
+// giveUp remembers that the peer of an IKE SA does not know of its end.
+func (d *crashDetector) giveUp(own message.SPI) {
+	if d.secret == nil {
+		return
+	}
+	if d.given == nil {
+		d.given = make(map[message.SPI]struct{})
+	}
+	for old := range d.given {
+		if len(d.given) < maxGivenUp {
+			break
+		}
+		delete(d.given, old)
+	}
+	d.given[own] = struct{}{}
+}
+
+// lost says whether the peer of an IKE SA that is not there may believe in it still.
+func (d *crashDetector) lost(own message.SPI) bool {
+	_, given := d.given[own]
+	return given || d.earlier(own)
 }
 
 func newCrashDetector(secret, run []byte) crashDetector {
@@ -96,15 +124,15 @@ func (d *crashDetector) notify(spii, spir message.SPI) *message.Notify {
 	return &message.Notify{Protocol: message.ProtoIKE, Kind: message.QuickCrashDetection, Data: d.token(spii, spir)}
 }
 
-// answerUnknown tells the sender of a request for an IKE SA of an earlier run that
-// it is gone (RFC 6290 §4.5). The answer is no longer than the request.
+// answerUnknown tells the sender of a request for an IKE SA that was lost that it is
+// gone (RFC 6290 §4.5). The answer is no longer than the request.
 func (e *Engine) answerUnknown(now time.Time, pair locator.Pair, h message.Header, data []byte) {
 	own := h.SPIi
 	if h.FromInitiator() {
 		own = h.SPIr
 	}
 	sealed := h.NextPayload == message.TypeSK || h.NextPayload == message.TypeSKF
-	if h.Response() || !sealed || !e.crash.earlier(own) || !e.crash.answer.take(now, 20, 20) {
+	if h.Response() || !sealed || !e.crash.lost(own) || !e.crash.answer.take(now, 20, 20) {
 		return
 	}
 	m := message.Message{Header: message.Header{
@@ -141,7 +169,7 @@ func (sa *ikeSA) peerRestarted(now time.Time, m *message.Message) bool {
 			continue
 		}
 		if subtle.ConstantTimeCompare(n.Data, sa.crashToken) == 1 {
-			sa.session.finish(now, reason.PeerDead, 0, "the peer has restarted and lost the session")
+			sa.session.finish(now, reason.PeerDead, 0, "the peer has lost the session: it has restarted, or it gave us up")
 			return true
 		}
 	}

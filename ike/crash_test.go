@@ -123,3 +123,33 @@ func TestForgedRestartIsIgnored(t *testing.T) {
 		t.Error("a forged token ended the session")
 	}
 }
+
+// TestGivenUpLearnsIt: a gateway that gave a client up says so when it is back.
+func TestGivenUpLearnsIt(t *testing.T) {
+	l, _ := withCrashDetection(t)
+	id := l.serverInfo().ID
+	l.server.engine.sessions[id].policy.PeerTimeout = 30 * time.Second
+	l.filter = func(datagram) bool { return false }
+	if err := l.server.engine.CheckLiveness(l.now, id); err != nil {
+		t.Fatal(err)
+	}
+	l.advance(time.Minute)
+	wantClosed(t, l.server, reason.PeerDead, 0)
+	if len(l.client.closed) != 0 {
+		t.Fatal("the client has given up too")
+	}
+	l.filter = nil
+	l.advance(maxRetransmit + time.Second)
+	wantClosed(t, l.client, reason.PeerDead, 0)
+}
+
+// TestGivenUpIsBounded: clients that never come back do not fill the memory.
+func TestGivenUpIsBounded(t *testing.T) {
+	d := newCrashDetector(crashSecret, []byte("12345678"))
+	for i := range 3 * maxGivenUp {
+		d.giveUp(message.SPI(i))
+	}
+	if len(d.given) != maxGivenUp || !d.lost(3*maxGivenUp-1) {
+		t.Errorf("%d remembered, the last one: %v", len(d.given), d.lost(3*maxGivenUp-1))
+	}
+}

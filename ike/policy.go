@@ -120,3 +120,15 @@ const (
 	DefaultFragmentSize   = 1280
 	DefaultMaxPathMTU     = 1500
 )
+
+// AwayTimeout returns the AwayTimeout that follows from what a user has set: who sets a
+// timeout for unanswered requests only means that one for all peers.
+func AwayTimeout(away, peer time.Duration) time.Duration {
+	switch {
+	case away > 0:
+		return away
+	case peer > 0:
+		return peer
+	}
+	return DefaultAwayTimeout
+}

@@ -272,6 +272,9 @@ func (s *Session) over(why reason.Code, notify message.NotifyType, detail string
 	if s.hosted {
 		s.Act(RemoveHost{Session: s.id})
 	}
+	if why == reason.PeerDead && s.role == Responder {
+		e.crash.giveUp(s.sa.ownSPI())
+	}
 	for _, sa := range s.retired {
 		sa.drop()
 	}
@@ -334,9 +337,13 @@ func (s *Session) info() SessionInfo {
 		i.Algorithms = sa.alg
 		i.Fragmentation = sa.fragmentation
 		if sa.out != nil {
-			i.Unanswered, i.UnansweredSince = sa.out.sent, sa.out.since
+			i.Unanswered = sa.out.sent
 			if p := sa.probing(); p != nil {
 				i.Unanswered -= p.tried // that they go unanswered tells of their size only
+			}
+			// The last repetition stands for the time; the next one is as far away.
+			if sa.out.sentAt.Sub(sa.out.since) >= awayAfter/2 {
+				i.AwaySince = sa.out.since
 			}
 		}
 	}

@@ -55,9 +55,11 @@ type Dropped struct {
 
 // Session is a session as the control API tells it.
 type Session struct {
-	ID           uint64       `json:"id"`
-	Identity     string       `json:"identity"`
-	State        string       `json:"state"` // connecting, established, closing
+	ID       uint64 `json:"id"`
+	Identity string `json:"identity"`
+	State    string `json:"state"` // connecting, established, closing
+	// AwaySince says since when an established client has not been answering.
+	AwaySince    *time.Time   `json:"away_since,omitempty"`
 	Role         string       `json:"role"`
 	SPIi         string       `json:"spi_i"` // 16 hex digits
 	SPIr         string       `json:"spi_r"`
@@ -130,6 +132,9 @@ func newSession(i ike.SessionInfo, stats *esp.Stats) *Session {
 		Fragments: i.Fragmentation, Extensions: nonNil(i.Extensions),
 		Started: i.Started, Established: i.Established, RekeyAt: i.IKERekeyAt, LastActivity: i.LastIKEInbound,
 		Children: []Child{}, Moves: []Move{},
+	}
+	if t := i.AwaySince; !t.IsZero() {
+		out.AwaySince = &t
 	}
 	if i.Role == ike.Initiator {
 		out.Role = "initiator"

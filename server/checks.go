@@ -194,7 +194,7 @@ func (l *loader) checkTunnel() {
 	timers := l.Config.Timers
 	for key, d := range map[string]config.Duration{
 		"timers.rekey_ike": timers.RekeyIKE, "timers.rekey_child": timers.RekeyChild,
-		"timers.dpd_delay": timers.DPDDelay, "timers.dpd_timeout": timers.DPDTimeout,
+		"timers.dpd_delay": timers.DPDDelay, "timers.dpd_timeout": timers.DPDTimeout, "timers.away_timeout": timers.AwayTimeout,
 	} {
 		if d < 0 || d != 0 && d.Std() < minTimer {
 			p.Add(key, "%s is less than %s; 0 means never", d, minTimer)

@@ -182,6 +182,9 @@ type TimersConfig struct {
 	// DPDTimeout how long an unanswered request is repeated (RFC 7296 §2.4).
 	DPDDelay   config.Duration `toml:"dpd_delay"`
 	DPDTimeout config.Duration `toml:"dpd_timeout"`
+	// AwayTimeout is how long a client that can move (MOBIKE) may be out of reach. Zero
+	// means DPDTimeout if that is set, or else the default of the IKE engine.
+	AwayTimeout config.Duration `toml:"away_timeout"`
 	// RekeyBytes and RekeyPackets renew a Child SA that has carried so much.
 	RekeyBytes   config.Size `toml:"rekey_bytes"`
 	RekeyPackets uint64      `toml:"rekey_packets"`

@@ -192,6 +192,7 @@ func (l *loader) policy() *ike.Policy {
 		Lifetime:      esp.Lifetime{SoftBytes: uint64(c.Timers.RekeyBytes), SoftPackets: c.Timers.RekeyPackets},
 		ReplayWindow:  c.Tunnel.ReplayWindow,
 		LivenessDelay: c.Timers.DPDDelay.Std(), PeerTimeout: c.Timers.DPDTimeout.Std(),
+		AwayTimeout:      ike.AwayTimeout(c.Timers.AwayTimeout.Std(), c.Timers.DPDTimeout.Std()),
 		Fragmentation:    c.Tunnel.Fragmentation,
 		DiscoverPathMTU:  c.Tunnel.PathMTU == 0,
 		PathMTU:          c.Tunnel.PathMTU,

@@ -302,6 +302,7 @@ func TestSetup(t *testing.T) {
 	}
 	// Defaults that the engine has are shown with their value, and are zero here.
 	all.Timers.DPDTimeout, all.Limits = none.Timers.DPDTimeout, none.Limits
+	all.Timers.AwayTimeout = none.Timers.AwayTimeout
 	all.Network, all.Listen.Addresses = none.Network, none.Listen.Addresses
 	if got, want := describe(all), describe(none); got != want {
 		t.Errorf("the defaults shown are\n%s\nand really\n%s", got, want)

@@ -304,6 +304,7 @@ masquerade = true # clients appear with the gateway's own address
 # rekey_packets = 0
 # dpd_delay = "{{.Default.Timers.DPDDelay}}" # silence after which a client is asked whether it lives
 # dpd_timeout = "5m" # until an unanswered request gives it up
+# away_timeout = "24h" # the same for clients that move (MOBIKE): they sleep; dpd_timeout if that is set
 
 [limits]
 # cookie_threshold = 32 # half-open IKE SAs from which cookies are demanded

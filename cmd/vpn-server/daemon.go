@@ -141,7 +141,7 @@ func printSessions(w io.Writer, list []*server.Session, now time.Time) error {
 		if !s.Established.IsZero() {
 			since = age(s.Established, now)
 		}
-		t.Row(s.ID, s.Identity, s.State, s.Remote, before(s, now), addresses(s.Addresses), since, octets(s.Traffic.InBytes), octets(s.Traffic.OutBytes))
+		t.Row(s.ID, s.Identity, state(s, now), s.Remote, before(s, now), addresses(s.Addresses), since, octets(s.Traffic.InBytes), octets(s.Traffic.OutBytes))
 	}
 	return t.Print(w)
 }
@@ -153,6 +153,14 @@ func before(s *server.Session, now time.Time) string {
 	}
 	m := s.Moves[len(s.Moves)-1]
 	return fmt.Sprintf("%s (%s ago)", m.From, age(m.Time, now))
+}
+
+// state is the state of a session; one whose client does not answer is away.
+func state(s *server.Session, now time.Time) string {
+	if s.AwaySince != nil {
+		return "away " + age(*s.AwaySince, now)
+	}
+	return s.State
 }
 
 func addresses(list []netip.Addr) string {
@@ -197,7 +205,7 @@ func checkID(id string) error {
 
 func printSession(w io.Writer, s *server.Session, now time.Time) error {
 	f := &cli.Fields{}
-	f.Add("Session", fmt.Sprintf("%d, %s", s.ID, s.State))
+	f.Add("Session", fmt.Sprintf("%d, %s", s.ID, state(s, now)))
 	f.Add("Identity", s.Identity)
 	f.Add("Proved by", s.Auth)
 	f.Add("Path", s.Local+" <- "+s.Remote+natText(s))

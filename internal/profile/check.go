@@ -187,7 +187,7 @@ func (c *checker) timers() {
 	}
 	for key, d := range map[string]config.Duration{
 		"timers.rekey_ike": c.Timers.RekeyIKE, "timers.rekey_child": c.Timers.RekeyChild,
-		"timers.dpd_delay": c.Timers.DPDDelay, "timers.dpd_timeout": c.Timers.DPDTimeout,
+		"timers.dpd_delay": c.Timers.DPDDelay, "timers.dpd_timeout": c.Timers.DPDTimeout, "timers.away_timeout": c.Timers.AwayTimeout,
 	} {
 		if d < 0 || d != 0 && d.Std() < minTimer {
 			c.add(key, "%s is less than %s; 0 means never", d, minTimer)

@@ -154,6 +154,7 @@ func (p *Profile) writeTimers(w *writer) {
 	w.key("jitter", fmt.Sprint(t.Jitter), fmt.Sprint(d.Jitter), "Largest fraction by which a renewal comes earlier.")
 	w.duration("dpd_delay", t.DPDDelay, d.DPDDelay, "Silence after which the gateway is asked whether it lives; 0 for never.")
 	w.duration("dpd_timeout", t.DPDTimeout, d.DPDTimeout, "How long an unanswered exchange is repeated; 0 for the default.")
+	w.duration("away_timeout", t.AwayTimeout, d.AwayTimeout, "How long a session outlives a network that is gone; 0 for the default, 24h or dpd_timeout if that is set.")
 	w.key("rekey_bytes", quote(t.RekeyBytes.String()), quote(d.RekeyBytes.String()), "Traffic after which a Child SA is renewed; 0 for no limit.")
 	w.key("rekey_packets", fmt.Sprint(t.RekeyPackets), fmt.Sprint(d.RekeyPackets), "")
 }

@@ -129,6 +129,10 @@ type Timers struct {
 	// DPDTimeout how long an unanswered exchange is repeated (RFC 7296 §2.4).
 	DPDDelay   config.Duration `toml:"dpd_delay"`
 	DPDTimeout config.Duration `toml:"dpd_timeout"`
+	// AwayTimeout is how long a session that can move (MOBIKE) outlives a gateway that
+	// is out of reach. Zero means DPDTimeout if that is set, or else the default of the
+	// IKE engine.
+	AwayTimeout config.Duration `toml:"away_timeout"`
 	// RekeyBytes and RekeyPackets renew a Child SA that has carried so much.
 	RekeyBytes   config.Size `toml:"rekey_bytes"`
 	RekeyPackets uint64      `toml:"rekey_packets"`

@@ -88,6 +88,7 @@ rekey_child = "90s"
 jitter = 0.25
 dpd_delay = "2s"
 dpd_timeout = "10s"
+away_timeout = "12h"
 rekey_bytes = "1GiB"
 rekey_packets = 1000
 `
