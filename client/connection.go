@@ -54,6 +54,7 @@ type connection struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	moved  chan struct{} // a token: an address of this machine came or went
+	awake  chan struct{} // a token: the machine has slept
 
 	// Owned by run.
 	stack   Stack
@@ -83,7 +84,7 @@ type live struct {
 func startConnection(ctx context.Context, cfg connectionConfig) *connection {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &connection{
-		connectionConfig: cfg, cancel: cancel, done: make(chan struct{}), moved: make(chan struct{}, 1),
+		connectionConfig: cfg, cancel: cancel, done: make(chan struct{}), moved: make(chan struct{}, 1), awake: make(chan struct{}, 1),
 		backoff: backoff{random: cfg.random}, applied: cfg.adopted, st: live{state: Connecting},
 	}
 	go c.run(ctx)
@@ -100,6 +101,20 @@ func (c *connection) stop() {
 func (c *connection) networkMoved() {
 	select {
 	case c.moved <- struct{}{}:
+	default:
+	}
+}
+
+// woken tells that the machine has slept.
+func (c *connection) woken() {
+	c.mu.Lock()
+	st := c.st.stack
+	c.mu.Unlock()
+	if st != nil {
+		st.Resume()
+	}
+	select {
+	case c.awake <- struct{}{}:
 	default:
 	}
 }
@@ -293,6 +308,8 @@ func (c *connection) hold(ctx context.Context, id ike.SessionID) error {
 				return err
 			}
 		case <-ticker.C:
+			c.lookAfter(ctx, id)
+		case <-c.awake:
 			c.lookAfter(ctx, id)
 		case <-c.moved:
 			if err := c.machine.Maintain(ctx); err != nil {

@@ -116,6 +116,8 @@ func (s *fakeStack) LocalFor(remote netip.Addr) (netip.Addr, error) {
 
 func (s *fakeStack) Uplinks() <-chan struct{} { return s.uplinks }
 
+func (s *fakeStack) Resume() { s.world.note("resume") }
+
 func (s *fakeStack) Repeat(ike.SessionID) { s.world.note("repeat") }
 
 // tell says that the uplinks have changed.

@@ -14,6 +14,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/sleep"
 )
 
 // Daemon keeps at most one tunnel up.
@@ -84,6 +85,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	served := make(chan error, 1)
 	go func() { served <- server.serve(ctx) }()
 	go d.watchNetwork(ctx)
+	go d.watchSleep(ctx)
 	ready()
 	d.begin(ctx, resume)
 	select {
@@ -163,6 +165,19 @@ func (d *Daemon) watchNetwork(ctx context.Context) {
 	if err != nil {
 		d.log.Warn("changes of the network are noticed late", "error", err)
 	}
+}
+
+// watchSleep tells the connection when this machine has slept.
+func (d *Daemon) watchSleep(ctx context.Context) {
+	sleep.Watch(ctx, sleep.Config{Log: d.log}, func(ev sleep.Event) {
+		d.log.Info("this machine has slept", "for", ev.Slept.Round(time.Second).String(), "noticed_by", ev.Witness)
+		d.mu.Lock()
+		c := d.current
+		d.mu.Unlock()
+		if c != nil {
+			c.woken()
+		}
+	})
 }
 
 // load finds a profile by name: the one in the configuration, or a stored one. An

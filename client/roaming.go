@@ -24,10 +24,12 @@ type uplinks struct {
 	metered   []string // patterns
 	addresses atomic.Pointer[[]locator.Local]
 	changed   chan struct{} // a token: they are others now
+	again     chan struct{} // a token: look again
+	woken     atomic.Bool   // the next look is after a sleep
 }
 
 func newUplinks(r profile.Roaming) *uplinks {
-	u := &uplinks{policy: r.Policy(), metered: r.Metered, changed: make(chan struct{}, 1)}
+	u := &uplinks{policy: r.Policy(), metered: r.Metered, changed: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	u.addresses.Store(&[]locator.Local{})
 	u.extension = mobike.New(mobike.Config{Policy: u.policy, Announce: true, Local: u.list})
 	return u
@@ -37,6 +39,10 @@ func (u *uplinks) list() []locator.Local { return *u.addresses.Load() }
 
 func (u *uplinks) set(now []locator.Local) {
 	u.addresses.Store(&now)
+	u.tell()
+}
+
+func (u *uplinks) tell() {
 	select {
 	case u.changed <- struct{}{}:
 	default:
@@ -62,19 +68,48 @@ func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
 	return &q
 }
 
-// watch tells the engine which uplinks there are, until ctx ends. What leads nowhere
-// is none, and neither is the tunnel itself.
+// watchUplinks tells the engine which uplinks there are, until ctx ends. What leads
+// nowhere is none, and neither is the tunnel itself.
 func (s *stack) watchUplinks(ctx context.Context) {
-	cfg := netmon.Config{Log: s.log, NeedRoute: true, Ignore: func(name string) bool { return name == s.name }}
+	cfg := netmon.Config{
+		Log: s.log, NeedRoute: true, Ignore: func(name string) bool { return name == s.name },
+		Again: s.uplinks.again, Stirred: func() { s.stirred(locator.NetworkChanged) },
+	}
 	netmon.Watch(ctx, cfg, func(now []locator.Local) {
 		now = s.uplinks.mark(slices.Clone(now))
 		s.uplinks.set(now)
 		s.log.Debug("uplinks", "addresses", uplinkNames(now))
-		s.shard.Do(func(at time.Time, e shard.Engine) {
-			if engine, ok := e.(*ike.Engine); ok {
-				engine.EachSession(at, func(at time.Time, x *ike.Session) { mobike.SetLocal(at, x, now) })
-			}
-		})
+		s.eachSession(func(at time.Time, x *ike.Session) { mobike.SetLocal(at, x, now) })
+		if s.uplinks.woken.Swap(false) {
+			s.stirred(locator.Resumed)
+		}
+	})
+}
+
+// Resume is called after the machine has slept. The uplinks are read again, also if the
+// kernel has said nothing; then every pair is tested at once. What a NAT remembers of
+// us may be gone: the answers show that, and the tests themselves make it anew.
+func (s *stack) Resume() {
+	s.uplinks.woken.Store(true)
+	select {
+	case s.uplinks.again <- struct{}{}:
+	default:
+	}
+}
+
+// stirred makes every session test its pairs.
+func (s *stack) stirred(why locator.Cause) {
+	s.log.Debug("testing all paths", "because", why.String())
+	s.uplinks.tell()
+	s.eachSession(func(at time.Time, x *ike.Session) { mobike.Hint(at, x, why) })
+}
+
+// eachSession runs f on every session that is up, on the engine's goroutine.
+func (s *stack) eachSession(f func(at time.Time, x *ike.Session)) {
+	s.shard.Do(func(at time.Time, e shard.Engine) {
+		if engine, ok := e.(*ike.Engine); ok {
+			engine.EachSession(at, f)
+		}
 	})
 }
 

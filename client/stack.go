@@ -36,8 +36,11 @@ type Stack interface {
 	Repeat(id ike.SessionID)
 	// LocalFor returns the address that packets to a gateway leave from.
 	LocalFor(remote netip.Addr) (netip.Addr, error)
-	// Uplinks delivers a token when the ways out of this machine have changed.
+	// Uplinks delivers a token when the ways out of this machine have changed, or may
+	// work again.
 	Uplinks() <-chan struct{}
+	// Resume is to be called after the machine has slept.
+	Resume()
 	// Session returns a snapshot; it is false when the session is gone.
 	Session(ctx context.Context, id ike.SessionID) (ike.SessionInfo, bool)
 	// CreateChild asks for a Child SA; it shows in the snapshots when it is there.

@@ -53,6 +53,15 @@ func Hint(now time.Time, s *ike.Session, why locator.Cause) {
 	}
 }
 
+// HintOn is Hint about one pair, which need not be the current one: an ICMP error tells
+// whom it is about.
+func HintOn(now time.Time, s *ike.Session, pair locator.Pair, why locator.Cause) {
+	if t, ok := ike.TaskOf[*Task](s); ok && t.active {
+		t.entry.Hint(now, pair, why)
+		t.run(now)
+	}
+}
+
 // Paths returns what a session knows about its pairs, and false without MOBIKE.
 func Paths(s *ike.Session) ([]locator.PairInfo, bool) {
 	t, ok := ike.TaskOf[*Task](s)

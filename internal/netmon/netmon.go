@@ -28,7 +28,14 @@ import (
 // routes along, in several messages.
 const settle = 3 * time.Millisecond
 
-// resubscribe is how long to wait before listening anew after an error.
+// settleMax is how long they are collected when changes go on and on that concern
+// nothing here; quiet is the silence after which the first one counts at once again.
+const (
+	settleMax = 100 * time.Millisecond
+	quiet     = time.Second
+)
+
+// resubscribe is how long to wait before listening anew after errors in a row.
 const resubscribe = 100 * time.Millisecond
 
 // Config says what counts.
@@ -44,7 +51,16 @@ type Config struct {
 	// another interface has one of the same family. Gateways want that: such an
 	// interface leads to the network behind them, and nobody reaches them there.
 	Outside bool
+	// Again, if not nil, delivers a token when everything is to be read and told once
+	// more, changed or not: after the machine has slept, for instance.
+	Again <-chan struct{}
+	// Stirred, if not nil, is called when the addresses are the same, but the network
+	// behind them may not be: another default gateway, a carrier lost for a moment.
+	Stirred func()
 	Log     *slog.Logger
+
+	// subscribe is replaced by tests.
+	subscribe func(done <-chan struct{}, bell chan<- struct{}, fail func(error)) error
 }
 
 // Addresses reads the addresses of this machine that count, the most preferred first:
@@ -190,31 +206,64 @@ func Watch(ctx context.Context, cfg Config, changed func([]locator.Local)) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	var last []locator.Local
-	known := false
-	look := func() {
-		now, err := Addresses(cfg)
-		if err != nil {
-			cfg.Log.Warn("the addresses of this machine cannot be read", "error", err)
-			return
-		}
-		if known && slices.Equal(now, last) {
-			return
-		}
-		last, known = now, true
-		changed(now)
+	if cfg.subscribe == nil {
+		cfg.subscribe = subscribe
 	}
+	w := &watch{cfg: cfg, changed: changed, settle: settle}
+	var failed time.Time
 	for ctx.Err() == nil {
-		if err := listen(ctx, look); err != nil && ctx.Err() == nil {
-			// ENOBUFS is the usual one: too much happened at once.
-			cfg.Log.Debug("changes of the network were missed, looking again", "error", err)
+		err := w.listen(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		// ENOBUFS is the usual one: too much happened at once.
+		cfg.Log.Debug("changes of the network were missed, looking again", "error", err)
+		if time.Since(failed) < quiet {
 			wait(ctx, resubscribe)
 		}
+		failed = time.Now()
 	}
 }
 
-// listen calls look once it hears the kernel, and after each burst of messages.
-func listen(ctx context.Context, look func()) error {
+// watch is what was told last, and how patient to be.
+type watch struct {
+	cfg     Config
+	changed func([]locator.Local)
+	known   bool
+	last    []locator.Local
+	ways    string
+	settle  time.Duration
+}
+
+// look reads the state and tells what is to be told.
+func (w *watch) look(again bool) {
+	now, err := Addresses(w.cfg)
+	if err != nil {
+		w.cfg.Log.Warn("the addresses of this machine cannot be read", "error", err)
+		return
+	}
+	ways := ""
+	if w.cfg.Stirred != nil {
+		ways = waysOut(now)
+	}
+	same, stirred := w.known && slices.Equal(now, w.last), ways != w.ways
+	w.last, w.ways, w.known = now, ways, true
+	switch {
+	case !same || again:
+		w.changed(now)
+	case stirred:
+		w.cfg.Stirred()
+	default:
+		// Nothing of ours: a machine whose routes change all the time is not to be read
+		// all the time.
+		w.settle = min(2*w.settle, settleMax)
+		return
+	}
+	w.settle = settle
+}
+
+// listen looks once it hears the kernel, and after each burst of messages.
+func (w *watch) listen(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 8)
@@ -225,33 +274,46 @@ func listen(ctx context.Context, look func()) error {
 		}
 	}
 	bell := make(chan struct{}, 1)
-	if err := subscribe(ctx.Done(), bell, fail); err != nil {
+	if err := w.cfg.subscribe(ctx.Done(), bell, fail); err != nil {
 		return err
 	}
-	look()
+	w.look(false)
+	heard := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
 			return err
+		case <-w.cfg.Again:
+			w.look(true)
 		case <-bell:
-			wait(ctx, settle)
+			if time.Since(heard) > quiet {
+				w.settle = settle
+			}
+			wait(ctx, w.settle)
+			heard = time.Now()
 			select {
 			case <-bell:
 			default:
 			}
-			look()
+			w.look(false)
 		}
 	}
 }
 
 // subscribe rings the bell for every message about addresses, links and routes.
 func subscribe(done <-chan struct{}, bell chan<- struct{}, fail func(error)) error {
+	return subscribeWith(0, done, bell, fail)
+}
+
+// subscribeWith sets the size of the queue for messages about addresses; zero leaves it
+// at the system's.
+func subscribeWith(buffer int, done <-chan struct{}, bell chan<- struct{}, fail func(error)) error {
 	addrs := make(chan netlink.AddrUpdate)
 	links := make(chan netlink.LinkUpdate)
 	routes := make(chan netlink.RouteUpdate)
-	err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{ErrorCallback: fail})
+	err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{ErrorCallback: fail, ReceiveBufferSize: buffer})
 	if err == nil {
 		err = netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: fail})
 	}

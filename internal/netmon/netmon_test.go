@@ -2,6 +2,7 @@ package netmon
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -115,53 +117,200 @@ func TestOutside(t *testing.T) {
 	expect("both families", "203.0.113.10", "172.16.0.10", "2001:db8::10")
 }
 
+// watched is a Watch in the test's namespace.
+type watched struct {
+	told    chan []string
+	stirred chan struct{}
+	again   chan struct{}
+}
+
+func watchHere(t *testing.T, cfg Config) *watched {
+	w := &watched{told: make(chan []string, 1024), stirred: make(chan struct{}, 1024), again: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	own, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.NeedRoute, cfg.Again = true, w.again
+	cfg.Stirred = func() { w.stirred <- struct{}{} }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := netns.Set(own); err != nil {
+			t.Error(err)
+			return
+		}
+		Watch(ctx, cfg, func(ls []locator.Local) { w.told <- addrs(ls) })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return w
+}
+
+func (w *watched) expect(t *testing.T, what string, want ...string) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case got := <-w.told:
+			if slices.Equal(got, want) {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("%s: never told %v", what, want)
+		}
+	}
+}
+
 // TestWatch changes addresses, routes and links, and waits for what has to be told.
 func TestWatch(t *testing.T) {
 	namespace(t)
 	ip(t, "link add w0 type veth peer name w0p")
 	ip(t, "link set w0 up")
 	ip(t, "link set w0p up")
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	told := make(chan []string, 64)
-	own, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(own); err != nil {
-			t.Error(err)
-			return
-		}
-		Watch(ctx, Config{NeedRoute: true}, func(ls []locator.Local) { told <- addrs(ls) })
-	}()
-	expect := func(what string, want ...string) {
-		t.Helper()
-		deadline := time.After(20 * time.Second)
-		for {
-			select {
-			case got := <-told:
-				if slices.Equal(got, want) {
-					return
-				}
-			case <-deadline:
-				t.Fatalf("%s: never told %v", what, want)
-			}
-		}
-	}
-	expect("at first")
+	w := watchHere(t, Config{})
+	w.expect(t, "at first")
 	ip(t, "addr add 192.0.2.10/24 dev w0")
 	ip(t, "route add default via 192.0.2.1 dev w0")
-	expect("with a default route", "192.0.2.10")
+	w.expect(t, "with a default route", "192.0.2.10")
 	ip(t, "addr add 192.0.2.11/24 dev w0")
-	expect("with a second address", "192.0.2.10", "192.0.2.11")
+	w.expect(t, "with a second address", "192.0.2.10", "192.0.2.11")
 	ip(t, "addr del 192.0.2.11/24 dev w0")
-	expect("with one less", "192.0.2.10")
+	w.expect(t, "with one less", "192.0.2.10")
 	ip(t, "link set w0p down") // the cable
-	expect("with the cable cut")
+	w.expect(t, "with the cable cut")
 	ip(t, "link set w0p up")
-	expect("with the cable back", "192.0.2.10")
+	w.expect(t, "with the cable back", "192.0.2.10")
 	ip(t, "route del default")
-	expect("without a default route")
+	w.expect(t, "without a default route")
+}
+
+// TestBothFamilies: uplinks of IPv4 and IPv6 are told together and leave one by one.
+func TestBothFamilies(t *testing.T) {
+	namespace(t)
+	for _, c := range []string{
+		"link add w0 type veth peer name w0p", "link set w0 up", "link set w0p up",
+		"link add w1 type veth peer name w1p", "link set w1 up", "link set w1p up",
+		"addr add 192.0.2.10/24 dev w0", "addr add 2001:db8::10/64 dev w0 nodad", "addr add 198.51.100.10/24 dev w1",
+		"route add default via 192.0.2.1 dev w0 metric 100", "route add default via 2001:db8::1 dev w0 metric 100",
+		"route add default via 198.51.100.1 dev w1 metric 200",
+	} {
+		ip(t, c)
+	}
+	w := watchHere(t, Config{})
+	w.expect(t, "at first", "192.0.2.10", "2001:db8::10", "198.51.100.10")
+	ip(t, "-6 route del default dev w0")
+	w.expect(t, "without the way out of IPv6", "192.0.2.10", "198.51.100.10")
+	ip(t, "route add default via 198.51.100.1 dev w1 metric 50")
+	w.expect(t, "the other one preferred", "198.51.100.10", "192.0.2.10")
+	ip(t, "-6 route add default via 2001:db8::1 dev w0 metric 10")
+	w.expect(t, "IPv6 preferred", "2001:db8::10", "198.51.100.10", "192.0.2.10")
+}
+
+// TestStirred: the same addresses, but the network behind them is another one; and
+// telling again on demand.
+func TestStirred(t *testing.T) {
+	namespace(t)
+	for _, c := range []string{
+		"link add w0 type veth peer name w0p", "link set w0 up", "link set w0p up",
+		"addr add 192.0.2.10/24 dev w0", "route add default via 192.0.2.1 dev w0",
+	} {
+		ip(t, c)
+	}
+	w := watchHere(t, Config{})
+	w.expect(t, "at first", "192.0.2.10")
+	ip(t, "route replace default via 192.0.2.2 dev w0")
+	select {
+	case <-w.stirred:
+	case <-time.After(20 * time.Second):
+		t.Fatal("another default gateway is not told")
+	}
+	w.again <- struct{}{}
+	w.expect(t, "once more", "192.0.2.10")
+}
+
+// TestMissedMessages: the kernel drops messages; what is told in the end is right all
+// the same.
+func TestMissedMessages(t *testing.T) {
+	namespace(t)
+	ip(t, "link add w0 type veth peer name w0p")
+	ip(t, "link set w0 up")
+	ip(t, "link set w0p up")
+	subscriptions, missed := make(chan int, 1024), make(chan error, 1024)
+	n := 0
+	cfg := Config{subscribe: func(done <-chan struct{}, bell chan<- struct{}, fail func(error)) error {
+		n++
+		subscriptions <- n
+		size := 0
+		if n == 1 {
+			size = 1 // the kernel makes it its least: a few messages
+		}
+		return subscribeWith(size, done, bell, func(err error) { missed <- err; fail(err) })
+	}}
+	w := watchHere(t, cfg)
+	w.expect(t, "at first")
+	var lines strings.Builder
+	for i := range 250 {
+		fmt.Fprintf(&lines, "addr add 10.0.0.%d/32 dev w0\n", i+1)
+	}
+	for i := range 250 {
+		fmt.Fprintf(&lines, "addr del 10.0.0.%d/32 dev w0\n", i+1)
+	}
+	// The last ones are what counts.
+	lines.WriteString("addr add 192.0.2.10/24 dev w0\nroute add default via 192.0.2.1 dev w0\n")
+	batch := exec.Command("ip", "-batch", "-")
+	batch.Stdin = strings.NewReader(lines.String())
+	if out, err := batch.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.expect(t, "after the storm", "192.0.2.10")
+	select {
+	case err := <-missed:
+		if !strings.Contains(err.Error(), unix.ENOBUFS.Error()) { // the library does not wrap
+			t.Errorf("missed because of %v", err)
+		}
+		for n := range subscriptions {
+			if n > 1 {
+				break // subscribed anew
+			}
+		}
+	case <-time.After(time.Second):
+		t.Skip("SKIP: the kernel dropped no message this time")
+	}
+}
+
+// TestFailureIsACue: whatever ends a subscription, the state is read again without any
+// further message.
+func TestFailureIsACue(t *testing.T) {
+	namespace(t)
+	ip(t, "link add w0 type veth peer name w0p")
+	ip(t, "link set w0 up")
+	ip(t, "link set w0p up")
+	fails := make(chan func(error), 16)
+	w := watchHere(t, Config{subscribe: func(_ <-chan struct{}, _ chan<- struct{}, fail func(error)) error {
+		fails <- fail
+		return nil // deaf
+	}})
+	w.expect(t, "at first")
+	ip(t, "addr add 192.0.2.10/24 dev w0")
+	ip(t, "route add default via 192.0.2.1 dev w0")
+	(<-fails)(unix.ENOBUFS)
+	w.expect(t, "after dropped messages", "192.0.2.10")
+}
+
+// TestPatience: changes that concern nothing here are read less and less often, the
+// next one after a quiet while at once.
+func TestPatience(t *testing.T) {
+	namespace(t)
+	w := &watch{cfg: Config{NeedRoute: true}, changed: func([]locator.Local) {}, settle: settle}
+	for range 20 {
+		w.look(false)
+	}
+	if w.settle != settleMax {
+		t.Errorf("settles for %v, want %v", w.settle, settleMax)
+	}
+	w.look(true)
+	if w.settle != settle {
+		t.Errorf("settles for %v after a change, want %v", w.settle, settle)
+	}
 }
