@@ -164,3 +164,26 @@ func (w *world) oneChild() {
 		}
 	}
 }
+
+// TestUplinkComesDuringAuth: what changes while IKE_AUTH is under way is not forgotten.
+func TestUplinkComesDuringAuth(t *testing.T) {
+	w := newWorld(t, 1)
+	t.Cleanup(func() { w.net.Report(t) })
+	w.run(12 * time.Millisecond) // IKE_SA_INIT is over, the answer to IKE_AUTH is not here
+	if w.client.established != 0 {
+		t.Fatal("up too early for this test")
+	}
+	w.b.SetUp(true)
+	w.client.changed()
+	w.run(time.Second)
+	found := false
+	w.client.engine.EachSession(w.client.clock(), func(_ time.Time, s *ike.Session) {
+		pairs, _ := Paths(s)
+		for _, p := range pairs {
+			found = found || p.Pair.Local.Addr() == addrB
+		}
+	})
+	if !found {
+		t.Error("the second uplink is not known to the session")
+	}
+}

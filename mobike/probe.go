@@ -281,6 +281,9 @@ func (t *Task) Deadline() time.Time {
 
 // Tick implements ike.Timed.
 func (t *Task) Tick(now time.Time) {
+	if !t.begunAt.IsZero() && t.session.Role() == ike.Initiator {
+		t.setLocal(now, t.cfg.Local()) // they may have changed since IKE_AUTH began
+	}
 	t.begunAt = time.Time{}
 	t.hurryOn(now)
 	t.entry.Tick(now)
