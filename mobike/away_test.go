@@ -79,6 +79,7 @@ func TestAwayIsBounded(t *testing.T) {
 func TestAwayIsCheap(t *testing.T) {
 	w := connected(t, 1, asShipped)
 	w.traffic, w.client.next = 0, time.Time{}
+	w.run(30 * time.Second)
 	n := 0
 	w.net.SetFilter(func(p simnet.Packet) bool {
 		if p.Dst.Addr() == addrA {
