@@ -98,7 +98,7 @@ func (s *socket) besideOn(ifindex int, mark uint32) (*socket, error) {
 		}
 		defer func() { _ = s.share(0) }()
 	}
-	return openSocket(socketSpec{port: s.port, esp: s.esp, bind: s.bound, mark: mark, reuse: !s.esp, device: ifindex})
+	return openSocket(socketSpec{port: s.port, esp: s.esp, bind: s.bound, mark: mark, reuse: !s.esp, device: ifindex, kernelESP: s.kernelESP})
 }
 
 // share lets other sockets of this user bind the same port, or not.

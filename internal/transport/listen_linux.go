@@ -152,7 +152,7 @@ func (t *Transport) openGroup(spec socketSpec, addresses []netip.Addr) (sockets 
 	port := spec.bind.Port()
 	for _, a := range addresses {
 		spec.bind = netip.AddrPortFrom(a.WithZone(""), port)
-		spec.mark = t.cfg.Mark
+		spec.mark, spec.kernelESP = t.cfg.Mark, t.cfg.KernelESP
 		if spec.zone, err = zoneIndex(a.Zone()); err != nil {
 			return sockets, err
 		}

@@ -26,7 +26,9 @@ type socket struct {
 	raw  syscall.RawConn
 	port Port // meaningless for protocol 50
 	esp  bool // protocol 50 instead of UDP
-	ipv6 bool
+	// kernelESP: see Config.KernelESP.
+	kernelESP bool
+	ipv6      bool
 	// bound is the address and port it is bound to; the address of a wildcard
 	// socket is unspecified.
 	bound netip.AddrPort
@@ -52,6 +54,8 @@ type socketSpec struct {
 	reuse bool // SO_REUSEPORT: several sockets share the port, one per reader
 	// device is the interface that packets leave by; the socket receives nothing.
 	device int
+	// kernelESP: see Config.KernelESP.
+	kernelESP bool
 }
 
 func (s socketSpec) what() string {
@@ -74,7 +78,7 @@ func openSocket(spec socketSpec) (*socket, error) {
 	if err != nil {
 		return nil, explainOpen(spec, os.NewSyscallError("socket", err))
 	}
-	s := &socket{port: spec.port, esp: spec.esp, ipv6: family == unix.AF_INET6, sendmmsg: sendmmsg}
+	s := &socket{port: spec.port, esp: spec.esp, kernelESP: spec.kernelESP, ipv6: family == unix.AF_INET6, sendmmsg: sendmmsg}
 	if err := s.setUp(fd, spec); err != nil {
 		unix.Close(fd)
 		return nil, explainOpen(spec, err)
@@ -98,6 +102,11 @@ func (s *socket) setUp(fd int, spec socketSpec) error {
 	}
 	if spec.device != 0 {
 		if err := bindDevice(fd, spec.device); err != nil {
+			return err
+		}
+	}
+	if spec.kernelESP {
+		if err := s.leaveESP(fd); err != nil {
 			return err
 		}
 	}
@@ -160,7 +169,7 @@ func (s *socket) setOptions(fd int, spec socketSpec) error {
 	}
 	// What follows makes things faster or better known; without it they still work.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
-	if !s.esp && s.port == NATT {
+	if !s.esp && s.port == NATT && !spec.kernelESP { // the kernel's ESP takes single packets
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 		s.offload = err == nil

@@ -26,6 +26,10 @@ type Config struct {
 	// Mark is set on every packet sent (SO_MARK), so that policy routing can keep
 	// it out of the tunnel. Zero sets none.
 	Mark uint32
+	// KernelESP leaves ESP in UDP to the kernel: what comes to the NAT traversal port
+	// without the non-ESP marker goes to its IPsec, and not to HandleESP. Policies of
+	// the kernel do not apply to what the sockets send and receive themselves.
+	KernelESP bool
 	// RawESP also opens sockets for IP protocol 50.
 	RawESP bool
 	// FollowRoutes leaves Pair.Interface zero in what is received, so that answers
