@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 )
 
@@ -36,6 +37,9 @@ type Config struct {
 	SocketGroup string `toml:"socket_group"`
 	// Interface is the name of the tunnel's interface.
 	Interface string `toml:"interface"`
+	// DataPath says who seals and opens packets: the kernel ("xfrm"), this process
+	// ("tun"), or the kernel where it can ("auto").
+	DataPath string `toml:"datapath"`
 	// Autoconnect is the profile that is brought up when the daemon starts.
 	Autoconnect string `toml:"autoconnect"`
 	// Port and NATTPort are the local UDP ports. When they are taken, others are used;
@@ -63,7 +67,7 @@ type LogConfig struct {
 func NewConfig() *Config {
 	return &Config{
 		ProfileDir: DefaultProfileDir, StateDir: DefaultStateDir, Socket: DefaultSocket,
-		Interface: DefaultInterface, ResolvConf: defaultResolvConf, Port: 500, NATTPort: 4500, Netfilter: true,
+		Interface: DefaultInterface, DataPath: string(datapath.Auto), ResolvConf: defaultResolvConf, Port: 500, NATTPort: 4500, Netfilter: true,
 		Log: LogConfig{Level: "info", Format: "text"},
 	}
 }
@@ -123,6 +127,9 @@ func (c *Config) check(problems *config.Problems) {
 	}
 	if !interfacePattern.MatchString(c.Interface) {
 		problems.Add("interface", "%q cannot be the name of an interface: up to 15 letters and digits, beginning with a letter", c.Interface)
+	}
+	if _, err := datapath.ParseMode(c.DataPath); err != nil {
+		problems.Add("datapath", "%v", err)
 	}
 	if c.Autoconnect != "" {
 		if err := profile.CheckName(c.Autoconnect); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/locator"
@@ -157,8 +158,11 @@ func (s *fakeStack) Stats(ike.SessionID) (esp.Stats, error) {
 func (s *fakeStack) Events() <-chan ike.Action { return s.events }
 func (s *fakeStack) Failed() <-chan struct{}   { return s.failed }
 func (s *fakeStack) Device() (string, int)     { return "wf0", 1380 }
-func (s *fakeStack) Ports() []uint16           { return []uint16{500, 4500} }
-func (s *fakeStack) Shutdown()                 { s.world.note("shutdown") }
+func (s *fakeStack) DataPath() datapath.Choice {
+	return datapath.Choice{Kind: datapath.Tun, Why: "asked for by the configuration"}
+}
+func (s *fakeStack) Ports() []uint16 { return []uint16{500, 4500} }
+func (s *fakeStack) Shutdown()       { s.world.note("shutdown") }
 
 func (s *fakeStack) Err() error {
 	select {

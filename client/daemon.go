@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/client/route"
+	"github.com/wayfarer-vpn/wayfarer/esp/xfrm"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/sleep"
@@ -52,8 +54,8 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 	d.journal = journal
 	d.newStack = func(p *profile.Profile) (Stack, error) {
 		return NewStack(StackConfig{
-			Interface: cfg.Interface, MTU: p.Tunnel.MTU, Port: cfg.Port, NATTPort: cfg.NATTPort, NativeESP: p.Tunnel.NativeESP,
-			MOBIKE: p.Tunnel.MOBIKE, Roaming: p.Roaming, Log: log,
+			Interface: cfg.Interface, DataPath: datapath.Mode(cfg.DataPath), MTU: p.Tunnel.MTU, Port: cfg.Port, NATTPort: cfg.NATTPort,
+			NativeESP: p.Tunnel.NativeESP, MOBIKE: p.Tunnel.MOBIKE, Roaming: p.Roaming, Log: log,
 		})
 	}
 	return d, nil
@@ -113,6 +115,7 @@ func (d *Daemon) leave() error {
 // up when that run crashed and is to come back; the machine is then left closed until
 // it does, so that nothing leaves in clear in between.
 func (d *Daemon) recover(ctx context.Context) (resume string) {
+	datapath.Clean(xfrm.Laptop, d.log)
 	left, crashed := stateDir(d.cfg.StateDir).load()
 	if crashed && left.BootID == bootID() {
 		if p, _, err := d.load(left.Profile); err == nil && p.Reconnect {
@@ -389,5 +392,6 @@ func Cleanup(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	datapath.Clean(xfrm.Laptop, log)
 	return errors.Join(h.Clear(ctx, true), dir.forget())
 }

@@ -31,6 +31,8 @@ func (c *connection) report(ctx context.Context, s *Status) {
 	}
 	s.fillSession(info)
 	s.Interface, s.MTU = l.stack.Device()
+	choice := l.stack.DataPath()
+	s.DataPath = &choice
 	if l.network != nil {
 		s.fillNetwork(*l.network)
 	}

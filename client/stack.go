@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
-	"github.com/wayfarer-vpn/wayfarer/esp/tun"
+	"github.com/wayfarer-vpn/wayfarer/esp/xfrm"
 	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
+	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
 // Mark is on every packet that the daemon itself sends (SO_MARK).
@@ -27,7 +29,7 @@ const Mark = 0x5746
 // ikePort is where gateways listen (RFC 7296 §2).
 const ikePort = 500
 
-// Stack carries the sessions of a connection: sockets, TUN device, data path, engine.
+// Stack carries the sessions of a connection: sockets, data path with its interface, engine.
 type Stack interface {
 	// Initiate starts a session with the gateway at an address, as one of several in
 	// a race; the error may be ike.ErrRaceDecided.
@@ -55,8 +57,10 @@ type Stack interface {
 	// Failed is closed when the stack cannot go on; Err says why.
 	Failed() <-chan struct{}
 	Err() error
-	// Device returns name and MTU of the TUN device.
+	// Device returns name and MTU of the tunnel's interface, DataPath who seals and
+	// opens its packets.
 	Device() (name string, mtu int)
+	DataPath() datapath.Choice
 	// Ports returns the local UDP ports.
 	Ports() []uint16
 	// Shutdown ends everything; the device disappears.
@@ -66,6 +70,7 @@ type Stack interface {
 // StackConfig says what a stack is made of.
 type StackConfig struct {
 	Interface      string
+	DataPath       datapath.Mode
 	MTU            int
 	Port, NATTPort uint16
 	NativeESP      bool
@@ -78,7 +83,8 @@ type StackConfig struct {
 type stack struct {
 	log       *slog.Logger
 	transport *transport.Transport
-	path      *tun.DataPath
+	path      datapath.Path
+	choice    datapath.Choice
 	shard     *shard.Shard
 	workers   *shard.Workers
 	name      string
@@ -118,33 +124,48 @@ func (i *inlet) HandleESP(batch []transport.ESPTrain) {
 
 // NewStack opens sockets and device and starts the engine.
 func NewStack(cfg StackConfig) (Stack, error) {
+	datapath.Clean(xfrm.Laptop, cfg.Log)
 	if interfaceTaken(cfg.Interface) {
 		return nil, reason.New(reason.Conflict, "there is an interface %s already; another vpn-client may be running, or set another name with interface in client.toml", cfg.Interface)
 	}
-	in := &inlet{}
-	tr, err := transport.Listen(transport.Config{
-		IKEPort: cfg.Port, NATTPort: cfg.NATTPort, Ephemeral: true, Mark: Mark, RawESP: cfg.NativeESP,
-	}, in, cfg.Log)
-	if err != nil {
-		return nil, fmt.Errorf("open the sockets for IKE and ESP: %w", err)
-	}
 	s := &stack{
-		log: cfg.Log, transport: tr, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+		log: cfg.Log, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+	}
+	in := &inlet{}
+	if err := s.open(cfg, in); err != nil {
+		return nil, err
 	}
 	if err := s.start(cfg, in); err != nil {
-		return nil, errors.Join(err, tr.Close())
+		return nil, errors.Join(err, s.transport.Close())
 	}
 	return s, nil
 }
 
-func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
-	s.path, err = tun.New(tun.Config{Name: cfg.Interface, MTU: cfg.MTU, Send: s.transport, Events: s.dataPathEvent, Log: cfg.Log})
+// open makes the data path and then the sockets, which leave ESP to the kernel if that
+// is what the data path does.
+func (s *stack) open(cfg StackConfig, in *inlet) (err error) {
+	s.path, s.choice, err = datapath.Open(datapath.Config{
+		Mode: cfg.DataPath, Owner: xfrm.Laptop, Name: cfg.Interface, MTU: cfg.MTU, Mark: Mark,
+		Proposals: suite.DefaultESPProposals(), Events: s.dataPathEvent, Log: cfg.Log,
+	})
 	if err != nil {
 		return err
 	}
 	if s.name, err = s.path.Name(); err != nil {
-		return errors.Join(fmt.Errorf("read the name of the TUN device: %w", err), s.path.Close())
+		return errors.Join(fmt.Errorf("read the name of the tunnel's interface: %w", err), s.path.Close())
 	}
+	kernel := s.choice.Kernel()
+	s.transport, err = transport.Listen(transport.Config{
+		IKEPort: cfg.Port, NATTPort: cfg.NATTPort, Ephemeral: true, Mark: Mark, RawESP: cfg.NativeESP && !kernel, KernelESP: kernel,
+	}, in, cfg.Log)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the sockets for IKE and ESP: %w", err), s.path.Close())
+	}
+	s.path.SetSender(s.transport)
+	return nil
+}
+
+func (s *stack) start(cfg StackConfig, in *inlet) error {
 	ids, err := shard.NewIDs(1, rand.Reader)
 	if err != nil {
 		return errors.Join(err, s.path.Close())
@@ -170,13 +191,13 @@ func (s *stack) start(cfg StackConfig, in *inlet) (err error) {
 	return nil
 }
 
-// watchDevice notices when the TUN device is taken away.
+// watchDevice notices when the interface is taken away.
 func (s *stack) watchDevice(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-s.path.Done():
 		if err := s.path.Err(); err != nil {
-			s.fail(fmt.Errorf("the TUN device %s is gone: %w", s.name, err))
+			s.fail(fmt.Errorf("the interface %s is gone: %w", s.name, err))
 		}
 	}
 }
@@ -316,6 +337,7 @@ func (s *stack) Events() <-chan ike.Action                 { return s.events }
 func (s *stack) Failed() <-chan struct{}                   { return s.failed }
 func (s *stack) Uplinks() <-chan struct{}                  { return s.uplinks.changed }
 func (s *stack) Device() (string, int)                     { return s.name, s.path.MTU() }
+func (s *stack) DataPath() datapath.Choice                 { return s.choice }
 
 func (s *stack) Ports() []uint16 {
 	return []uint16{s.transport.LocalPort(transport.IKE), s.transport.LocalPort(transport.NATT)}

@@ -8,6 +8,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 )
 
@@ -54,14 +55,16 @@ type Status struct {
 	Interface string `json:"interface,omitempty"`
 	MTU       int    `json:"mtu,omitempty"` // of the interface
 	// PathMTU is the largest packet that the path is known to carry to the gateway.
-	PathMTU   int            `json:"path_mtu,omitempty"`
-	Addresses []netip.Addr   `json:"addresses"`
-	DNS       []netip.Addr   `json:"dns"`
-	Domains   []string       `json:"domains,omitempty"`
-	Routes    []netip.Prefix `json:"routes"`
-	Blocked   []netip.Prefix `json:"blocked,omitempty"` // wanted in the tunnel, not carried by the gateway
-	Children  []Child        `json:"children"`
-	Traffic   *Traffic       `json:"traffic,omitempty"`
+	PathMTU int `json:"path_mtu,omitempty"`
+	// DataPath says who seals and opens packets, and why.
+	DataPath  *datapath.Choice `json:"datapath,omitempty"`
+	Addresses []netip.Addr     `json:"addresses"`
+	DNS       []netip.Addr     `json:"dns"`
+	Domains   []string         `json:"domains,omitempty"`
+	Routes    []netip.Prefix   `json:"routes"`
+	Blocked   []netip.Prefix   `json:"blocked,omitempty"` // wanted in the tunnel, not carried by the gateway
+	Children  []Child          `json:"children"`
+	Traffic   *Traffic         `json:"traffic,omitempty"`
 
 	// Handover is the last move to another path.
 	Handover *Handover `json:"handover,omitempty"`

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
@@ -19,13 +20,15 @@ import (
 
 // Status is the state of the gateway as the control API tells it.
 type Status struct {
-	State    string    `json:"state"` // running
-	Version  string    `json:"version"`
-	Name     string    `json:"name"`
-	PID      int       `json:"pid"`
-	Started  time.Time `json:"started"`
-	Config   string    `json:"config"`
-	Device   string    `json:"device"`
+	State   string    `json:"state"` // running
+	Version string    `json:"version"`
+	Name    string    `json:"name"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Config  string    `json:"config"`
+	Device  string    `json:"device"`
+	// DataPath says who seals and opens packets, and why.
+	DataPath datapath.Choice `json:"datapath"`
 	Sessions struct {
 		Established int `json:"established"`
 		HalfOpen    int `json:"half_open"`
@@ -245,7 +248,7 @@ func (s *Server) Status(ctx context.Context) (*Status, error) {
 	settings := s.settings.Load()
 	out := &Status{
 		State: "running", Version: s.version, Name: settings.Config.Name, PID: os.Getpid(), Started: s.started,
-		Config: settings.Path, Device: settings.Config.Tunnel.Device,
+		Config: settings.Path, Device: settings.Config.Tunnel.Device, DataPath: s.dataPath,
 		Pools: s.leases.status(), LastError: s.lastError.Load(), Warnings: nonNil(settings.Warnings),
 	}
 	var err error

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/server/pool"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
@@ -175,6 +176,9 @@ func (l *loader) checkTunnel() {
 	}
 	if t.PathMTU != 0 && (t.PathMTU < minMTU4 || t.PathMTU > maxMTU) {
 		p.Add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", t.PathMTU, minMTU4, maxMTU)
+	}
+	if _, err := datapath.ParseMode(t.DataPath); err != nil {
+		p.Add("tunnel.datapath", "%v", err)
 	}
 	if t.ReplayWindow < 0 || t.ReplayWindow > maxReplayWindow {
 		p.Add("tunnel.replay_window", "%d is not between 0 and %d", t.ReplayWindow, maxReplayWindow)

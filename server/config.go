@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -122,6 +123,9 @@ type TunnelConfig struct {
 	// PathMTU is the largest packet that the networks outside carry, 0 finds out for
 	// each client (RFC 8899).
 	PathMTU int `toml:"path_mtu"`
+	// DataPath says who seals and opens packets: the kernel ("xfrm"), this process
+	// ("tun"), or the kernel where it can ("auto").
+	DataPath string `toml:"datapath"`
 	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).
 	NativeESP bool `toml:"native_esp"`
 	// NATTraversal lets clients pass NATs (RFC 3948). Without it, which needs NativeESP,
@@ -237,7 +241,7 @@ func NewConfig() *Config {
 			Networks: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
 			Manage:   true,
 		},
-		Tunnel:  TunnelConfig{Device: DefaultDevice, NATTraversal: true, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
+		Tunnel:  TunnelConfig{Device: DefaultDevice, DataPath: string(datapath.Auto), NATTraversal: true, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
 		Roaming: defaultRoaming(),
 		Crypto:  CryptoConfig{IKE: "modern,compat", ESP: "modern,compat"},
 		Timers: TimersConfig{

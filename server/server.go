@@ -15,9 +15,10 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
-	"github.com/wayfarer-vpn/wayfarer/esp/tun"
+	"github.com/wayfarer-vpn/wayfarer/esp/xfrm"
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/ratelimit"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
@@ -64,6 +65,8 @@ type Server struct {
 	watch   func(ctx context.Context, device string)
 	roaming *roaming
 	device  string // of the tunnel
+	// dataPath is who seals and opens packets, and why.
+	dataPath datapath.Choice
 
 	lastError atomic.Pointer[LastError]
 }
@@ -165,18 +168,24 @@ func (s *Server) openStore(undo *undoList) error {
 	return err
 }
 
-// openDataPath makes the TUN device, the sockets and the host's network.
+// openDataPath makes the tunnel's interface, the sockets and the host's network.
 func (s *Server) openDataPath(undo *undoList) error {
 	settings := s.settings.Load()
 	c := settings.Config
-	dp, err := tun.New(tun.Config{Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, Queues: c.Tunnel.queues(), Events: s.dataPathEvent, Log: s.log.With("part", "datapath")})
+	log := s.log.With("part", "datapath")
+	datapath.Clean(xfrm.Gateway, log)
+	dp, choice, err := datapath.Open(datapath.Config{
+		Mode: datapath.Mode(c.Tunnel.DataPath), Owner: xfrm.Gateway, Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, Queues: c.Tunnel.queues(),
+		Proposals: settings.Policy.ESP, Events: s.dataPathEvent, Log: log,
+	})
 	if err != nil {
 		return err
 	}
+	s.dataPath = choice
 	undo.add("close the data path", dp.Close)
 	name, err := dp.Name()
 	if err != nil {
-		return fmt.Errorf("ask the TUN device for its name: %w", err)
+		return fmt.Errorf("ask the tunnel's interface for its name: %w", err)
 	}
 	s.path = countingPath{dp, s.table}
 	s.device = name
@@ -195,7 +204,7 @@ func (s *Server) openDataPath(undo *undoList) error {
 	if err := s.makeShards(runtime.GOMAXPROCS(0), send, c.Listen.NATTPort, undo); err != nil {
 		return err
 	}
-	s.transport, err = transport.Listen(settings.Transport(), door{s.group, dp}, s.log.With("part", "transport"))
+	s.transport, err = transport.Listen(settings.Transport(choice.Kernel()), door{s.group, dp}, s.log.With("part", "transport"))
 	if err != nil {
 		return err
 	}
@@ -205,11 +214,11 @@ func (s *Server) openDataPath(undo *undoList) error {
 	return nil
 }
 
-// watchDataPath ends the daemon when its TUN device has gone.
-func (s *Server) watchDataPath(dp *tun.DataPath) {
+// watchDataPath ends the daemon when its interface has gone.
+func (s *Server) watchDataPath(dp datapath.Path) {
 	<-dp.Done()
 	if err := dp.Err(); err != nil {
-		s.fail(fmt.Errorf("the TUN device does not work any more: %w", err))
+		s.fail(fmt.Errorf("the tunnel's interface does not work any more: %w", err))
 	}
 }
 

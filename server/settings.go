@@ -64,13 +64,14 @@ func (s *Settings) again(now time.Time) (*Settings, error) {
 	return l.Settings, nil
 }
 
-// Transport is where the daemon listens.
-func (s *Settings) Transport() transport.Config {
+// Transport is where the daemon listens. The kernel may take ESP before it.
+func (s *Settings) Transport(kernelESP bool) transport.Config {
 	c := s.Config
 	return transport.Config{
 		Addresses: c.Listen.Addresses, IKEPort: c.Listen.Port, NATTPort: c.Listen.NATTPort,
 		Readers:      c.Tunnel.queues(),
-		RawESP:       c.Tunnel.NativeESP,
+		RawESP:       c.Tunnel.NativeESP && !kernelESP,
+		KernelESP:    kernelESP,
 		FollowRoutes: true, // the way out may differ from the way in
 	}
 }
@@ -142,6 +143,7 @@ func (s *Settings) needsRestart(running *Settings) []string {
 		"listen.natt_port":  a.Listen.NATTPort == b.Listen.NATTPort,
 		"state_dir":         a.StateDir == b.StateDir,
 		"tunnel.device":     a.Tunnel.Device == b.Tunnel.Device,
+		"tunnel.datapath":   a.Tunnel.DataPath == b.Tunnel.DataPath,
 		"tunnel.native_esp": a.Tunnel.NativeESP == b.Tunnel.NativeESP,
 		"control.socket":    a.Control.Socket == b.Control.Socket,
 		"control.group":     a.Control.Group == b.Control.Group,

@@ -54,7 +54,7 @@ func TestMinimalConfiguration(t *testing.T) {
 	if r.CookieThreshold != 11 || r.HalfOpenLimit != 1366 || r.SessionLimit != 0 {
 		t.Errorf("responder %+v", r)
 	}
-	if tr := s.Transport(); tr.IKEPort != 500 || tr.NATTPort != 4500 || !tr.FollowRoutes || tr.RawESP {
+	if tr := s.Transport(false); tr.IKEPort != 500 || tr.NATTPort != 4500 || !tr.FollowRoutes || tr.RawESP {
 		t.Errorf("transport %+v", tr)
 	}
 }
@@ -143,7 +143,7 @@ format = "json"
 	if d := s.Network("vpn7"); d.MTU != 1300 || len(d.Pools) != 2 || !d.Masquerade || len(d.Addresses) != 1 {
 		t.Errorf("network %+v", d)
 	}
-	if tr := s.Transport(); tr.IKEPort != 1500 || tr.NATTPort != 14500 || !tr.RawESP || len(tr.Addresses) != 2 {
+	if tr := s.Transport(false); tr.IKEPort != 1500 || tr.NATTPort != 14500 || !tr.RawESP || len(tr.Addresses) != 2 {
 		t.Errorf("transport %+v", tr)
 	}
 }

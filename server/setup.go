@@ -278,6 +278,7 @@ masquerade = true # clients appear with the gateway's own address
 # mtu = 0 # chosen
 # queues = 0 # processors that carry ESP each way; 0 is half of them
 # path_mtu = 0 # found out for each client
+# datapath = "{{.Default.Tunnel.DataPath}}" # xfrm: the kernel seals; tun: this daemon does; auto: the kernel if it can
 # native_esp = {{.Default.Tunnel.NativeESP}} # ESP without UDP where there is no NAT
 # replay_window = 0 # packets; the default is 2048
 # fragmentation = {{.Default.Tunnel.Fragmentation}}

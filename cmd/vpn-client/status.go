@@ -108,6 +108,9 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 	if s.PathMTU != 0 {
 		f.Add("path MTU", fmt.Sprint(s.PathMTU))
 	}
+	if s.DataPath != nil {
+		f.Add("data path", fmt.Sprintf("%s: %s", s.DataPath.Kind, s.DataPath.Why))
+	}
 	if s.Traffic != nil {
 		f.Add("traffic", fmt.Sprintf("%s in, %s out", amount(s.Traffic.InBytes), amount(s.Traffic.OutBytes)))
 	}

@@ -60,6 +60,9 @@ func printStatus(w io.Writer, st *server.Status, now time.Time) error {
 	f.Add("Gateway", st.Name)
 	f.Add("State", fmt.Sprintf("%s since %s (%s), process %d, version %s", st.State, st.Started.Format(time.DateTime), age(st.Started, now), st.PID, st.Version))
 	f.Add("Configuration", st.Config)
+	if st.DataPath.Kind != "" {
+		f.Add("Data path", fmt.Sprintf("%s: %s", st.DataPath.Kind, st.DataPath.Why))
+	}
 	f.Add("Sessions", fmt.Sprintf("%d established, %d half-open", st.Sessions.Established, st.Sessions.HalfOpen))
 	for _, p := range st.Pools {
 		f.Add("Pool", fmt.Sprintf("%s: %d of %d in use", p.Network, p.InUse, p.Size))

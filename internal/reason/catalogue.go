@@ -429,6 +429,12 @@ var groups = []group{
 			Severity: SeverityError,
 		},
 		{
+			Code:     KernelPathUnavailable,
+			Title:    "The kernel cannot carry the tunnel",
+			Hint:     "Packets are sealed in user space instead, unless datapath = \"xfrm\" demands the kernel. The status says what is missing; a distribution's own kernel, of version 5.8 or later, has everything.",
+			Severity: SeverityInfo,
+		},
+		{
 			Code:     NoReturnTraffic,
 			Title:    "The other side answers, but no traffic comes back through the tunnel",
 			Hint:     "Check routes and forwarding behind the gateway, and firewalls that block ESP in UDP.",

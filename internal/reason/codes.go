@@ -88,12 +88,13 @@ const (
 
 // Lifetimes and the data path.
 const (
-	LifetimeExpired Code = "lifetime-expired"
-	RekeyFailed     Code = "rekey-failed"
-	DataPathFailed  Code = "data-path-failed"
-	NoReturnTraffic Code = "no-return-traffic"
-	RouteFailed     Code = "route-failed"
-	DNSSetupFailed  Code = "dns-setup-failed"
+	LifetimeExpired       Code = "lifetime-expired"
+	RekeyFailed           Code = "rekey-failed"
+	DataPathFailed        Code = "data-path-failed"
+	NoReturnTraffic       Code = "no-return-traffic"
+	KernelPathUnavailable Code = "kernel-path-unavailable"
+	RouteFailed           Code = "route-failed"
+	DNSSetupFailed        Code = "dns-setup-failed"
 )
 
 // This machine.
