@@ -25,19 +25,21 @@ type aeadKey struct {
 	salt   [4]byte
 }
 
-func newAEAD(sa *SA, layout Layout) (*aead, error) {
+// init prepares an aead where it lies: an SA in one piece of memory is an SA in few
+// pages, and a gateway with many of them has few in its caches.
+func (a *aead) init(sa *SA, layout Layout) error {
 	n := sa.Encr.KeyLen()
 	c, err := suite.NewAEAD(sa.Encr, sa.EncrKey[:n])
 	if err != nil {
-		return nil, fmt.Errorf("prepare %v: %w", sa.Encr, err)
+		return fmt.Errorf("prepare %v: %w", sa.Encr, err)
 	}
 	k := &aeadKey{cipher: c}
 	if copy(k.salt[:], sa.EncrKey[n:]) != len(k.salt) || c.Overhead() != layout.ICVLen {
-		return nil, fmt.Errorf("%v does not have the shape esp expects", sa.Encr)
+		return fmt.Errorf("%v does not have the shape esp expects", sa.Encr)
 	}
-	a := &aead{layout: layout, esn: sa.ESN}
+	a.layout, a.esn = layout, sa.ESN
 	a.key.Store(k)
-	return a, nil
+	return nil
 }
 
 // seal uses the sequence number as IV: RFC 4106 §3.1 asks for an IV that never

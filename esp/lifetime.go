@@ -23,11 +23,9 @@ type limits struct {
 	soft, hard               atomic.Bool
 }
 
-func newLimits(l Lifetime) limits {
-	return limits{
-		softPackets: orUnlimited(l.SoftPackets), hardPackets: orUnlimited(l.HardPackets),
-		softBytes: orUnlimited(l.SoftBytes), hardBytes: orUnlimited(l.HardBytes),
-	}
+func (l *limits) init(life Lifetime) {
+	l.softPackets, l.hardPackets = orUnlimited(life.SoftPackets), orUnlimited(life.HardPackets)
+	l.softBytes, l.hardBytes = orUnlimited(life.SoftBytes), orUnlimited(life.HardBytes)
 }
 
 func orUnlimited(n uint64) uint64 {

@@ -14,8 +14,9 @@ type Opener struct {
 	esn       bool
 	layout    Layout
 	transform transform
+	aead      aead // the transform, unless it is CBC
 	limits    limits
-	window    *ReplayWindow
+	window    ReplayWindow
 
 	packets, octets      atomic.Uint64
 	replayed, authFailed atomic.Uint64
@@ -41,18 +42,29 @@ type OpenerStats struct {
 // NewOpener prepares an inbound SA with a replay window of so many packets, zero
 // for DefaultReplayWindow. It keeps no reference to sa's keys.
 func NewOpener(sa *SA, life Lifetime, window int) (*Opener, error) {
+	o := new(Opener)
+	if err := o.Init(sa, life, window); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Init is NewOpener for an Opener within a larger struct. It must not be copied
+// afterwards.
+func (o *Opener) Init(sa *SA, life Lifetime, window int) error {
 	if sa.SPI < minSPI {
-		return nil, fmt.Errorf("inbound spi %#x is in the reserved range (RFC 4303 §2.1)", sa.SPI)
+		return fmt.Errorf("inbound spi %#x is in the reserved range (RFC 4303 §2.1)", sa.SPI)
 	}
-	w, err := NewReplayWindow(window)
+	if err := o.window.init(window); err != nil {
+		return fmt.Errorf("inbound sa %#x: %w", sa.SPI, err)
+	}
+	t, layout, err := newTransform(sa, &o.aead, nil)
 	if err != nil {
-		return nil, fmt.Errorf("inbound sa %#x: %w", sa.SPI, err)
+		return fmt.Errorf("inbound sa %#x: %w", sa.SPI, err)
 	}
-	t, layout, err := newTransform(sa, nil)
-	if err != nil {
-		return nil, fmt.Errorf("inbound sa %#x: %w", sa.SPI, err)
-	}
-	return &Opener{spi: sa.SPI, esn: sa.ESN, layout: layout, transform: t, limits: newLimits(life), window: w}, nil
+	o.spi, o.esn, o.layout, o.transform = sa.SPI, sa.ESN, layout, t
+	o.limits.init(life)
+	return nil
 }
 
 // SPI is our name for the SA.

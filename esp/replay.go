@@ -34,15 +34,24 @@ type ReplayWindow struct {
 // NewReplayWindow returns a window for so many packets; zero means
 // DefaultReplayWindow.
 func NewReplayWindow(size int) (*ReplayWindow, error) {
+	w := new(ReplayWindow)
+	if err := w.init(size); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *ReplayWindow) init(size int) error {
 	if size == 0 {
 		size = DefaultReplayWindow
 	}
 	if size < minReplayWindow || size > maxReplayWindow {
-		return nil, fmt.Errorf("replay window of %d packets: choose %d to %d", size, minReplayWindow, maxReplayWindow)
+		return fmt.Errorf("replay window of %d packets: choose %d to %d", size, minReplayWindow, maxReplayWindow)
 	}
 	// One word more than the window fills, since the window seldom starts at a word.
 	words := 1 << bits.Len(uint((size+wordBits-1)/wordBits))
-	return &ReplayWindow{size: uint64(size), mask: uint64(words - 1), words: make([]atomic.Uint64, words)}, nil
+	w.size, w.mask, w.words = uint64(size), uint64(words-1), make([]atomic.Uint64, words)
+	return nil
 }
 
 // Top is the highest sequence number accepted, zero when there was none.

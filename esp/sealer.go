@@ -14,6 +14,7 @@ type Sealer struct {
 	spi       uint32
 	layout    Layout
 	transform transform
+	aead      aead // the transform, unless it is CBC
 	limits    limits
 	lastSeq   uint64 // the largest sequence number that may be used
 
@@ -24,14 +25,25 @@ type Sealer struct {
 // NewSealer prepares an outbound SA. It keeps no reference to sa's keys. Rand is
 // read once, for CBC only.
 func NewSealer(sa *SA, life Lifetime, rand io.Reader) (*Sealer, error) {
+	s := new(Sealer)
+	if err := s.Init(sa, life, rand); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Init is NewSealer for a Sealer within a larger struct. It must not be copied
+// afterwards.
+func (s *Sealer) Init(sa *SA, life Lifetime, rand io.Reader) error {
 	if sa.SPI < minSPI {
-		return nil, fmt.Errorf("outbound spi %#x is in the reserved range (RFC 4303 §2.1)", sa.SPI)
+		return fmt.Errorf("outbound spi %#x is in the reserved range (RFC 4303 §2.1)", sa.SPI)
 	}
-	t, layout, err := newTransform(sa, rand)
+	t, layout, err := newTransform(sa, &s.aead, rand)
 	if err != nil {
-		return nil, fmt.Errorf("outbound sa %#x: %w", sa.SPI, err)
+		return fmt.Errorf("outbound sa %#x: %w", sa.SPI, err)
 	}
-	s := &Sealer{spi: sa.SPI, layout: layout, transform: t, limits: newLimits(life)}
+	s.spi, s.layout, s.transform = sa.SPI, layout, t
+	s.limits.init(life)
 	last := uint64(math.MaxUint32)
 	if sa.ESN {
 		last = math.MaxUint64
@@ -40,7 +52,7 @@ func NewSealer(sa *SA, life Lifetime, rand io.Reader) (*Sealer, error) {
 	// is used the SA is dead, since a number must never be used twice (RFC 4303 §3.3.3).
 	s.lastSeq = min(last, s.limits.hardPackets)
 	s.limits.softPackets = min(s.limits.softPackets, last/4*3)
-	return s, nil
+	return nil
 }
 
 // SPI is the receiver's name for the SA.

@@ -33,9 +33,9 @@ type transform interface {
 	close()
 }
 
-// newTransform checks the keys of an SA and prepares its algorithms. Only a
-// sealing CBC transform reads rand.
-func newTransform(sa *SA, rand io.Reader) (transform, Layout, error) {
+// newTransform checks the keys of an SA and prepares its algorithms, an AEAD in the
+// given room. Only a sealing CBC transform reads rand.
+func newTransform(sa *SA, room *aead, rand io.Reader) (transform, Layout, error) {
 	layout, err := LayoutOf(sa.Encr, sa.Integ)
 	if err != nil {
 		return nil, Layout{}, err
@@ -50,6 +50,5 @@ func newTransform(sa *SA, rand io.Reader) (transform, Layout, error) {
 		t, err := newCBC(sa, layout, rand)
 		return t, layout, err
 	}
-	t, err := newAEAD(sa, layout)
-	return t, layout, err
+	return room, layout, room.init(sa, layout)
 }

@@ -105,7 +105,7 @@ func TestAEADVectors(t *testing.T) {
 			header = append(header, unhex(t, v.iv)...)
 			want := bytes.Join([][]byte{header, unhex(t, v.cipher), unhex(t, v.tag)}, nil)
 
-			tr, _, err := newTransform(sa, nil)
+			tr, _, err := newTransform(sa, new(aead), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type host struct {
 	id      esp.HostID
 	path    atomic.Pointer[esp.Path] // what it points to is never changed
+	first   esp.Path                 // the first path, beside what else a packet needs
 	lastOut atomic.Int64             // stamp of the last packet or keepalive sent
 	// reported is the stamp of the last SourceChanged event.
 	reported atomic.Int64
@@ -34,6 +36,11 @@ func (h *host) move(path esp.Path, stamp int64) {
 	if old := h.path.Load(); old == nil || old.Pair != path.Pair {
 		h.lastOut.Store(stamp)
 		h.waiting.Store(0)
+	}
+	if h.path.Load() == nil {
+		h.first = path
+		h.path.Store(&h.first)
+		return
 	}
 	h.path.Store(&path)
 }
@@ -66,20 +73,22 @@ func sameDestination(p *esp.Path, t *transport.ESPTrain) bool {
 	return !local.IsValid() || local.IsUnspecified() || local.Unmap() == t.Pair.Local.Addr().Unmap()
 }
 
-// child is a Child SA pair.
+// child is a Child SA pair. What a packet needs lies together, outbound first: among
+// many SAs each page of memory that has to be looked at costs as much as the cipher.
 type child struct {
-	id        esp.ChildID
-	host      *host
-	sealer    *esp.Sealer
-	opener    *esp.Opener
-	selectors *esp.Selectors
-	remote    []esp.Selector // keys of its entries in the SPD
-	active    bool           // guarded by DataPath.mu
+	id      esp.ChildID
+	host    *host
+	lastOut atomic.Int64
+	sealer  esp.Sealer
 
+	lastIn           atomic.Int64
 	seen             atomic.Bool // a valid packet has arrived
 	soft, hard       atomic.Bool // limits that have been reported, of either direction
-	lastIn, lastOut  atomic.Int64
+	active           bool        // guarded by DataPath.mu
+	selectors        *esp.Selectors
+	opener           esp.Opener
 	selectorMismatch atomic.Uint64
+	remote           []esp.Selector // keys of its entries in the SPD
 }
 
 func newChild(desc *esp.Child, rand io.Reader) (*child, error) {
@@ -87,19 +96,15 @@ func newChild(desc *esp.Child, rand io.Reader) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	opener, err := esp.NewOpener(&desc.In, desc.Lifetime, desc.ReplayWindow)
-	if err != nil {
+	c := &child{id: desc.ID, selectors: selectors, remote: slices.Clone(desc.Remote)}
+	if err := c.opener.Init(&desc.In, desc.Lifetime, desc.ReplayWindow); err != nil {
 		return nil, err
 	}
-	sealer, err := esp.NewSealer(&desc.Out, desc.Lifetime, rand)
-	if err != nil {
-		opener.Close()
+	if err := c.sealer.Init(&desc.Out, desc.Lifetime, rand); err != nil {
+		c.opener.Close()
 		return nil, err
 	}
-	return &child{
-		id: desc.ID, sealer: sealer, opener: opener, selectors: selectors,
-		remote: append([]esp.Selector(nil), desc.Remote...),
-	}, nil
+	return c, nil
 }
 
 func (c *child) close() {
