@@ -72,6 +72,7 @@ type StackConfig struct {
 	Interface      string
 	DataPath       datapath.Mode
 	MTU            int
+	DSCP           esp.DSCP
 	Port, NATTPort uint16
 	NativeESP      bool
 	MOBIKE         bool
@@ -145,7 +146,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 // is what the data path does.
 func (s *stack) open(cfg StackConfig, in *inlet) (err error) {
 	s.path, s.choice, err = datapath.Open(datapath.Config{
-		Mode: cfg.DataPath, Owner: xfrm.Laptop, Name: cfg.Interface, MTU: cfg.MTU, Mark: Mark,
+		Mode: cfg.DataPath, Owner: xfrm.Laptop, Name: cfg.Interface, MTU: cfg.MTU, DSCP: cfg.DSCP, Mark: Mark,
 		Proposals: suite.DefaultESPProposals(), Events: s.dataPathEvent, Log: cfg.Log,
 	})
 	if err != nil {

@@ -39,6 +39,7 @@ type Inner struct {
 	SrcPort      uint16 // for ICMP and the Mobility Header both ports hold type<<8 | code
 	DstPort      uint16
 	Protocol     uint8
+	TOS          uint8 // DSCP and ECN: IPv4's TOS, IPv6's traffic class
 	V6           bool
 	ProtoKnown   bool // false in a later IPv6 fragment that hides its upper layer
 	PortsKnown   bool // false: OPAQUE in the words of RFC 4301
@@ -128,6 +129,7 @@ func (p *Inner) parseIPv4(b []byte) error {
 	p.DontFragment = frag&ipv4FlagDF != 0
 	p.MoreParts = frag&ipv4FlagMF != 0
 	p.LaterPart = frag&fragmentOffMask != 0
+	p.TOS = b[1]
 	p.Protocol, p.ProtoKnown = b[9], true
 	p.parsePorts(b[p.IPLen:p.Length])
 	return nil
@@ -138,6 +140,7 @@ func (p *Inner) parseIPv6(b []byte) error {
 		return ErrInnerPacket
 	}
 	p.V6, p.DontFragment = true, true
+	p.TOS = b[0]<<4 | b[1]>>4
 	p.Length = ipv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
 	if p.Length > len(b) {
 		return ErrInnerPacket

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/locator"
@@ -126,6 +127,8 @@ type TunnelConfig struct {
 	// DataPath says who seals and opens packets: the kernel ("xfrm"), this process
 	// ("tun"), or the kernel where it can ("auto").
 	DataPath string `toml:"datapath"`
+	// DSCP of outer packets: "clear", "copy" from the packets inside, or 0 to 63.
+	DSCP esp.DSCP `toml:"dscp"`
 	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).
 	NativeESP bool `toml:"native_esp"`
 	// NATTraversal lets clients pass NATs (RFC 3948). Without it, which needs NativeESP,

@@ -94,6 +94,7 @@ manage = false
 device = "vpn7"
 mtu = 1300
 path_mtu = 1450
+dscp = "46"
 native_esp = true
 replay_window = 64
 fragmentation = false
@@ -175,6 +176,7 @@ func TestConfigurationProblems(t *testing.T) {
 		{"device", "[tunnel]\ndevice = \"a-name-that-is-too-long\"", ":9: tunnel.device: "},
 		{"mtu", "[tunnel]\nmtu = 500", ":9: tunnel.mtu: 500 is not between"},
 		{"mtu for IPv6", "pool6 = \"fd00::/112\"\n[tunnel]\nmtu = 1279", ":10: tunnel.mtu: 1279 is too small for IPv6"},
+		{"dscp", "[tunnel]\ndscp = \"64\"", ":9: tunnel.dscp: "},
 		{"path mtu", "[tunnel]\npath_mtu = 500", ":9: tunnel.path_mtu: 500 is not between"},
 		{"window", "[tunnel]\nreplay_window = -1", ":9: tunnel.replay_window"},
 		{"childless", "[tunnel]\nchildless = \"yes\"", `:9: tunnel.childless: "yes" is none of`},

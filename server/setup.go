@@ -279,6 +279,7 @@ masquerade = true # clients appear with the gateway's own address
 # queues = 0 # processors that carry ESP each way; 0 is half of them
 # path_mtu = 0 # found out for each client
 # datapath = "{{.Default.Tunnel.DataPath}}" # xfrm: the kernel seals; tun: this daemon does; auto: the kernel if it can
+# dscp = "clear" # of packets outside; "copy" from those inside, or "0" to "63"
 # native_esp = {{.Default.Tunnel.NativeESP}} # ESP without UDP where there is no NAT
 # replay_window = 0 # packets; the default is 2048
 # fragmentation = {{.Default.Tunnel.Fragmentation}}

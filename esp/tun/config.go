@@ -15,8 +15,9 @@
 // fragments without ports, which a Child SA with ports in its selectors must
 // refuse (RFC 4301 §7), so both ends would have to agree on it.
 //
-// The ECN field of outer headers is neither set nor read (RFC 6040 compatibility
-// mode): the sockets do not carry it yet.
+// The ECN field of outer headers is that of the packet inside, and what the network
+// makes of it comes out again (RFC 6040, normal mode). Packets of different DSCP or ECN
+// leave in different trains.
 package tun
 
 import (
@@ -57,6 +58,8 @@ type Config struct {
 	// Queues of that device, each of which is read by a goroutine of its own; zero is
 	// one.
 	Queues int
+	// DSCP of outer packets; the zero value leaves it clear.
+	DSCP esp.DSCP
 	// Send may be left out when it is set with SetSender.
 	Send Sender
 	// Events receives what the data path notices. It must not block, and must not

@@ -19,13 +19,14 @@ type Counters struct {
 	InMalformed  uint64 // too short, bad trailer, or no packet inside
 	InDummy      uint64 // RFC 4303 §2.6
 	InExhausted  uint64 // the Child SA has reached its hard limit
+	InCongested  uint64 // marked by the network, and nobody inside would understand (RFC 6040 §4.2)
 	InUnwritten  uint64 // the TUN device refused
 }
 
 // counters is Counters while it is being counted.
 type counters struct {
 	outMalformed, outNoChild, outTooBig, outExhausted, outUnsent, keepalives, mssClamped,
-	inUnknownSPI, inMalformed, inDummy, inExhausted, inUnwritten atomic.Uint64
+	inUnknownSPI, inMalformed, inDummy, inExhausted, inCongested, inUnwritten atomic.Uint64
 }
 
 // Counters returns the counters of the data path.
@@ -36,6 +37,6 @@ func (d *DataPath) Counters() Counters {
 		OutTooBig: c.outTooBig.Load(), OutExhausted: c.outExhausted.Load(),
 		OutUnsent: c.outUnsent.Load(), Keepalives: c.keepalives.Load(), MSSClamped: c.mssClamped.Load(),
 		InUnknownSPI: c.inUnknownSPI.Load(), InMalformed: c.inMalformed.Load(), InDummy: c.inDummy.Load(),
-		InExhausted: c.inExhausted.Load(), InUnwritten: c.inUnwritten.Load(),
+		InExhausted: c.inExhausted.Load(), InCongested: c.inCongested.Load(), InUnwritten: c.inUnwritten.Load(),
 	}
 }

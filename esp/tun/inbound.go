@@ -117,7 +117,7 @@ func (w *inbound) packet(t *transport.ESPTrain, pkt []byte) {
 		w.d.counters.inDummy.Add(1)
 		return
 	}
-	if w.check(c, &opened) {
+	if w.check(c, &opened) && w.congestion(opened.Payload, t.TOS) {
 		w.joiner.Add(opened.Payload[:w.inner.Length]) // what follows is TFC padding (RFC 4303 §2.7)
 	}
 }
@@ -139,6 +139,23 @@ func (w *inbound) check(c *child, opened *esp.Opened) bool {
 	}
 	if pkt := opened.Payload[:in.Length]; opensTCP(pkt, in) && clampMSS(pkt, in, c.innerMTU(c.host.path.Load(), w.d.MTU())) {
 		w.d.counters.mssClamped.Add(1)
+	}
+	return true
+}
+
+// congestion carries what the network wrote into the ECN field of the outer header
+// into the packet (RFC 6040 §4.2); false drops it, for want of another way to tell.
+func (w *inbound) congestion(pkt []byte, outer uint8) bool {
+	if outer &= esp.ECNMask; outer == esp.NotECT || outer == w.inner.TOS&esp.ECNMask {
+		return true
+	}
+	ecn, ok := esp.DecapsulateECN(w.inner.TOS, outer)
+	switch {
+	case !ok:
+		w.d.counters.inCongested.Add(1)
+		return false
+	case ecn != w.inner.TOS&esp.ECNMask:
+		esp.SetECN(pkt, ecn)
 	}
 	return true
 }

@@ -205,7 +205,7 @@ func (o *outbound) refuse(mtu int, now time.Time) bool {
 
 // seal seals the packets of the frame with one train of sequence numbers.
 func (o *outbound) seal(c *child, stamp int64) {
-	n := o.super.Segments()
+	n, tos := o.super.Segments(), o.d.cfg.DSCP.Outer(o.inner.TOS)
 	first, granted, crossed := c.sealer.Reserve(n, o.super.Octets())
 	if crossed != 0 {
 		o.events = c.limitEvents(o.events, c.sealer.SPI(), crossed)
@@ -228,13 +228,13 @@ func (o *outbound) seal(c *child, stamp int64) {
 			o.d.counters.outUnsent.Add(1)
 			continue
 		}
-		o.line(c, len(pkt))
+		o.line(c, len(pkt), tos)
 	}
 }
 
 // line puts the packet that was sealed last, n octets, at the end of the last train
-// if it fits there, else into a new one.
-func (o *outbound) line(c *child, n int) {
+// if it fits there, else into a new one. A train has one TOS.
+func (o *outbound) line(c *child, n int, tos uint8) {
 	start := o.used
 	o.used += n
 	if len(o.runs) == 0 || o.runs[len(o.runs)-1].child != c {
@@ -244,13 +244,13 @@ func (o *outbound) line(c *child, n int) {
 	r.packets++
 	if r.trains > 0 {
 		t := &o.trains[len(o.trains)-1]
-		if n <= t.Size && len(t.Data)%t.Size == 0 {
+		if n <= t.Size && tos == t.TOS && len(t.Data)%t.Size == 0 {
 			t.Data = t.Data[:len(t.Data)+n]
 			return
 		}
 	}
 	r.trains++
-	o.trains = append(o.trains, transport.Train{Data: o.sealed[start:o.used], Size: n})
+	o.trains = append(o.trains, transport.Train{Data: o.sealed[start:o.used], Size: n, TOS: tos})
 }
 
 // send hands the trains over, each to where its host is at this moment.

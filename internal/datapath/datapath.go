@@ -48,6 +48,8 @@ type Config struct {
 	// Name and MTU are the interface's; zero for the default MTU.
 	Name string
 	MTU  int
+	// DSCP is what packets outside get.
+	DSCP esp.DSCP
 	// Queues is how many processors the userspace path uses, zero for one.
 	Queues int
 	// Mark is on packets that the kernel seals, so that they are kept out of the tunnel.
@@ -116,7 +118,7 @@ func Open(cfg Config) (Path, Choice, error) {
 		}
 		choice = fallBack(err)
 	}
-	p, err := tun.New(tun.Config{Name: cfg.Name, MTU: cfg.MTU, Queues: cfg.Queues, Events: cfg.Events, Log: cfg.Log})
+	p, err := tun.New(tun.Config{Name: cfg.Name, MTU: cfg.MTU, Queues: cfg.Queues, DSCP: cfg.DSCP, Events: cfg.Events, Log: cfg.Log})
 	if err != nil {
 		return nil, Choice{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 )
 
@@ -95,6 +96,8 @@ type Tunnel struct {
 	// PathMTU is the largest packet that the network outside carries; zero finds out
 	// (RFC 8899).
 	PathMTU int `toml:"path_mtu"`
+	// DSCP of outer packets: "clear", "copy" from the packets inside, or 0 to 63.
+	DSCP esp.DSCP `toml:"dscp"`
 	// NativeESP uses IP protocol 50 where no NAT is in the way (RFC 4303) in place
 	// of UDP (RFC 3948).
 	NativeESP bool `toml:"native_esp"`

@@ -61,6 +61,7 @@ lan = "block"
 dns = false
 mtu = 1280
 path_mtu = 1400
+dscp = "copy"
 native_esp = true
 replay_window = 64
 fragmentation = false

@@ -16,17 +16,18 @@ const (
 )
 
 // recvControlLen holds all that is asked for with each packet, and some spare.
-var recvControlLen = unix.CmsgSpace(pktinfo6Len) + unix.CmsgSpace(4) + unix.CmsgSpace(4) + 32
+var recvControlLen = unix.CmsgSpace(pktinfo6Len) + 3*unix.CmsgSpace(4) + 32
 
-// sendControlLen holds the source of a packet and the segment size of a train.
-var sendControlLen = unix.CmsgSpace(pktinfo6Len) + unix.CmsgSpace(2)
+// sendControlLen holds the source of a packet, the segment size of a train and TOS.
+var sendControlLen = unix.CmsgSpace(pktinfo6Len) + unix.CmsgSpace(2) + unix.CmsgSpace(4)
 
 // packetInfo is what the kernel tells about a received packet.
 type packetInfo struct {
 	local   netip.Addr // our address that it was sent to
 	unicast bool       // false for multicast and broadcast
 	ifindex int
-	segment int    // size of the datagrams in it when several came as one, else zero
+	segment int // size of the datagrams in it when several came as one, else zero
+	tos     uint8
 	drops   uint32 // queue overruns of the socket so far
 	counted bool   // drops is present
 }
@@ -71,6 +72,10 @@ func (info *packetInfo) add(level, typ int32, data []byte) {
 		} else {
 			info.segment = int(binary.NativeEndian.Uint16(data))
 		}
+	case level == unix.IPPROTO_IP && typ == unix.IP_TOS && len(data) >= 1:
+		info.tos = data[0]
+	case level == unix.IPPROTO_IPV6 && typ == unix.IPV6_TCLASS && len(data) >= 4:
+		info.tos = uint8(binary.NativeEndian.Uint32(data))
 	case level == unix.SOL_SOCKET && typ == unix.SO_RXQ_OVFL && len(data) >= 4:
 		info.drops, info.counted = binary.NativeEndian.Uint32(data), true
 	}
@@ -133,5 +138,16 @@ func appendSource(b []byte, ipv6 bool, local netip.Addr, ifindex int) []byte {
 func appendSegment(b []byte, size int) []byte {
 	b, content := appendCmsg(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	binary.NativeEndian.PutUint16(content, uint16(size))
+	return b
+}
+
+// appendTOS asks for the octet of the IP header that holds DSCP and ECN.
+func appendTOS(b []byte, ipv6 bool, tos uint8) []byte {
+	level, typ := int32(unix.IPPROTO_IP), int32(unix.IP_TOS)
+	if ipv6 {
+		level, typ = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
+	b, content := appendCmsg(b, level, typ, 4)
+	binary.NativeEndian.PutUint32(content, uint32(tos))
 	return b
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
 // socketOf is the NAT traversal socket of a family.
@@ -34,7 +36,7 @@ func hasTrain(m *mmsghdr) bool {
 }
 
 func TestTrainSplit(t *testing.T) {
-	train := func(octets, size int) Train { return Train{make([]byte, octets), size} }
+	train := func(octets, size int) Train { return Train{make([]byte, octets), size, 0} }
 	tests := []struct {
 		name  string
 		train Train
@@ -85,6 +87,55 @@ func TestOffloadIsUsed(t *testing.T) {
 		if n := <-rec.batches; n < 5 {
 			t.Errorf("first batch has %d packets, want the whole run of 5", n)
 		}
+	})
+}
+
+// TestTOS checks that what is asked for arrives, for single packets, trains and
+// protocol 50, and that trains of different TOS stay apart.
+func TestTOS(t *testing.T) {
+	check := func(t *testing.T, udp bool, cfg Config, addr netip.Addr) {
+		got := make(chan ESPTrain, 16)
+		b := listen(t, cfg, handlerFunc(func(batch []ESPTrain) {
+			for _, x := range batch {
+				got <- x
+			}
+		}))
+		a := listen(t, cfg, newRecorder())
+		pair := pairTo(a, b, NATT, addr, addr)
+		var want []uint8
+		var out []Train
+		for _, tos := range []uint8{0, 0xb8, 0x02, 0x03, 0} {
+			n := 3
+			if !udp {
+				n, pair = 1, locator.Pair{Local: netip.AddrPortFrom(addr, 0), Remote: netip.AddrPortFrom(addr, 0)}
+			}
+			for range n {
+				want = append(want, tos)
+			}
+			out = append(out, Train{bytes.Join(trainOf(n, 700), nil), 700, tos})
+		}
+		if err := a.SendESP(pair, udp, out); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(want); {
+			x := <-got
+			for range x.Packets() {
+				if x.TOS != want[i] {
+					t.Errorf("%s, packet %d: TOS %#x, want %#x", addr, i, x.TOS, want[i])
+				}
+				i++
+			}
+		}
+	}
+	families(t, func(t *testing.T, addr netip.Addr) { check(t, true, Config{}, addr) })
+	t.Run("protocol 50", func(t *testing.T) {
+		requireRoot(t, "raw ESP")
+		inNamespace(t, func() {
+			setLoopback(t, 65536)
+			for _, addr := range []netip.Addr{loopback4, loopback6} {
+				check(t, false, Config{RawESP: true, Addresses: []netip.Addr{addr}}, addr)
+			}
+		})
 	})
 }
 

@@ -174,14 +174,14 @@ func (r *reader) deliverMessage(m *mmsghdr, data []byte, name *sockaddr, control
 		return
 	}
 	if r.s.esp {
-		r.deliverRaw(r.pair(info, remote.Addr(), 0, 0), data)
+		r.deliverRaw(r.pair(info, remote.Addr(), 0, 0), data, info.tos)
 		return
 	}
 	if remote.Port() == 0 { // nobody can be answered there
 		c.malformed.Add(1)
 		return
 	}
-	r.deliverUDP(r.pair(info, remote.Addr(), r.s.bound.Port(), remote.Port()), data, info.segment)
+	r.deliverUDP(r.pair(info, remote.Addr(), r.s.bound.Port(), remote.Port()), data, info.segment, info.tos)
 }
 
 // pair is the address pair of a packet as this side sees it.
@@ -200,7 +200,7 @@ func (r *reader) pair(info packetInfo, remote netip.Addr, localPort, remotePort 
 // deliverUDP takes one message apart: receive offload joins datagrams of the same
 // pair and size, of which the last may be shorter. Mostly all of them are ESP; IKE
 // messages and keepalives among them are taken out.
-func (r *reader) deliverUDP(pair locator.Pair, data []byte, segment int) {
+func (r *reader) deliverUDP(pair locator.Pair, data []byte, segment int, tos uint8) {
 	if segment <= 0 || segment > len(data) {
 		segment = len(data)
 	}
@@ -211,7 +211,7 @@ func (r *reader) deliverUDP(pair locator.Pair, data []byte, segment int) {
 		if k == kindESP {
 			continue
 		}
-		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:at], segment}})
+		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:at], segment, tos}})
 		run = at + segment
 		if k != kindIKE {
 			r.t.counters.count(k)
@@ -224,11 +224,11 @@ func (r *reader) deliverUDP(pair locator.Pair, data []byte, segment int) {
 		r.t.counters.count(kindShort)
 	}
 	if run < len(data) {
-		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:], segment}})
+		r.add(ESPTrain{Pair: pair, UDP: true, Train: Train{data[run:], segment, tos}})
 	}
 }
 
-func (r *reader) deliverRaw(pair locator.Pair, packet []byte) {
+func (r *reader) deliverRaw(pair locator.Pair, packet []byte, tos uint8) {
 	if !r.s.ipv6 {
 		var ok bool
 		if packet, ok = stripIPv4(packet); !ok {
@@ -240,7 +240,7 @@ func (r *reader) deliverRaw(pair locator.Pair, packet []byte) {
 		r.t.counters.malformed.Add(1)
 		return
 	}
-	r.add(ESPTrain{Pair: pair, Train: Train{packet, len(packet)}})
+	r.add(ESPTrain{Pair: pair, Train: Train{packet, len(packet), tos}})
 }
 
 // add puts a train into the batch. Its capacity ends where its data does, so that

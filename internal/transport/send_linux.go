@@ -159,5 +159,5 @@ func (t Train) split(whole bool) (first, rest Train) {
 		n = max(1, min(trainPackets, trainBytes/t.Size))
 	}
 	at := min(n*t.Size, len(t.Data))
-	return Train{t.Data[:at], t.Size}, Train{t.Data[at:], t.Size}
+	return Train{t.Data[:at], t.Size, t.TOS}, Train{t.Data[at:], t.Size, t.TOS}
 }

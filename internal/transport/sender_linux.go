@@ -110,12 +110,19 @@ func (sd *sender) addTrain(train Train) {
 	i := sd.add(1)
 	sd.addIovec(train.Data)
 	sd.trains[i] = train
-	if len(train.Data) > train.Size {
-		h := &sd.msgs[i].hdr
-		control := appendSegment(sd.control(i)[:sd.source], train.Size)
-		h.Control = &control[0]
-		h.SetControllen(len(control))
+	if len(train.Data) <= train.Size && train.TOS == 0 {
+		return
 	}
+	control := sd.control(i)[:sd.source]
+	if len(train.Data) > train.Size {
+		control = appendSegment(control, train.Size)
+	}
+	if train.TOS != 0 {
+		control = appendTOS(control, sd.s.ipv6, train.TOS)
+	}
+	h := &sd.msgs[i].hdr
+	h.Control = &control[0]
+	h.SetControllen(len(control))
 }
 
 // addMarked adds an IKE message behind the non-ESP marker.

@@ -169,6 +169,11 @@ func (s *socket) setOptions(fd int, spec socketSpec) error {
 	}
 	// What follows makes things faster or better known; without it they still work.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+	if s.ipv6 { // congestion marks of outer headers (RFC 6040)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+	}
 	if !s.esp && s.port == NATT && !spec.kernelESP { // the kernel's ESP takes single packets
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)

@@ -58,10 +58,12 @@ func (p Port) String() string {
 }
 
 // Train is a sequence of ESP packets, SPI to ICV, one behind the other in memory: all
-// of Size octets, only the last may be shorter. It crosses the kernel as one.
+// of Size octets, only the last may be shorter. It crosses the kernel as one. TOS is
+// the octet of the IP header that holds DSCP and ECN.
 type Train struct {
 	Data []byte
 	Size int
+	TOS  uint8
 }
 
 // Packets is how many packets a train has.
