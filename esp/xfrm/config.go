@@ -83,6 +83,9 @@ type Config struct {
 	// Name is that of the interface to make, MTU its MTU, zero for DefaultMTU.
 	Name string
 	MTU  int
+	// CopyDSCP gives outer packets the DSCP of those inside; without it they have none.
+	// The kernel knows nothing else. Of ECN it does what RFC 6040 says.
+	CopyDSCP bool
 	// PolicyBased makes do without an XFRM interface.
 	PolicyBased bool
 	// NoMigrate moves hosts by deleting and adding states also where the kernel could

@@ -144,6 +144,9 @@ func (k *linux) putState(kind, flags int, s *state) error {
 	if s.used != nil {
 		parts = append(parts, nl.NewRtAttr(nl.XFRMA_LTIME_VAL, usageAttribute(s.used, k.now())))
 	}
+	if s.outbound && !k.cfg.CopyDSCP {
+		parts = append(parts, nl.NewRtAttr(nl.XFRMA_SA_EXTRA_FLAGS, nl.Uint32Attr(nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP)))
+	}
 	if s.outbound && k.cfg.Mark != 0 {
 		parts = append(parts, nl.NewRtAttr(nl.XFRMA_SET_MARK, nl.Uint32Attr(k.cfg.Mark)))
 	}

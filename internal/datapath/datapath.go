@@ -128,7 +128,7 @@ func Open(cfg Config) (Path, Choice, error) {
 
 func openKernel(cfg Config, choice Choice) (Path, error) {
 	p, err := xfrm.New(xfrm.Config{
-		Owner: cfg.Owner, Name: cfg.Name, MTU: cfg.MTU, PolicyBased: choice.PolicyBased, Mark: cfg.Mark,
+		Owner: cfg.Owner, Name: cfg.Name, MTU: cfg.MTU, CopyDSCP: cfg.DSCP == esp.CopyDSCP, PolicyBased: choice.PolicyBased, Mark: cfg.Mark,
 		Events: cfg.Events, Log: cfg.Log,
 	})
 	if err != nil {
@@ -138,8 +138,17 @@ func openKernel(cfg Config, choice Choice) (Path, error) {
 	return xfrmPath{p}, nil
 }
 
+// errFixedDSCP is why the kernel's path is out of the question.
+var errFixedDSCP = errors.New("the kernel's ESP clears or copies the DSCP, and cannot give all packets the same")
+
 // choose decides by what the kernel can do.
 func choose(cfg Config, probe func(xfrm.Owner, []suite.ESPProposal) error) (Choice, error) {
+	if cfg.DSCP != 0 && cfg.DSCP != esp.CopyDSCP && cfg.Mode != Tun {
+		if cfg.Mode == XFRM {
+			return Choice{}, demanded(errFixedDSCP)
+		}
+		return fallBack(errFixedDSCP), nil
+	}
 	switch cfg.Mode {
 	case Tun:
 		return Choice{Kind: Tun, Why: "asked for by the configuration"}, nil

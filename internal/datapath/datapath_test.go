@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/esp/xfrm"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/suite"
@@ -15,6 +16,7 @@ import (
 func TestChoose(t *testing.T) {
 	noESP := errors.New("this kernel has no IPsec")
 	for _, c := range []struct {
+		dscp  esp.DSCP
 		mode  Mode
 		probe error
 		want  Choice
@@ -27,9 +29,12 @@ func TestChoose(t *testing.T) {
 		{mode: XFRM, want: Choice{Kind: XFRM}},
 		{mode: XFRM, probe: xfrm.ErrNoInterface, want: Choice{Kind: XFRM, PolicyBased: true}},
 		{mode: XFRM, probe: noESP, fails: true},
+		{dscp: esp.CopyDSCP, mode: Auto, want: Choice{Kind: XFRM}},
+		{dscp: 46, mode: Auto, probe: errFixedDSCP, want: Choice{Kind: Tun, Code: reason.KernelPathUnavailable}},
+		{dscp: 46, mode: Tun, want: Choice{Kind: Tun}},
 	} {
 		asked := 0
-		got, err := choose(Config{Mode: c.mode}, func(_ xfrm.Owner, p []suite.ESPProposal) error {
+		got, err := choose(Config{Mode: c.mode, DSCP: c.dscp}, func(_ xfrm.Owner, p []suite.ESPProposal) error {
 			if asked++; c.mode == Auto && len(p) < 4 {
 				t.Errorf("auto asks for %d proposals only", len(p))
 			}
