@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
-	"github.com/wayfarer-vpn/wayfarer/esp/tun/vnet"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -572,29 +571,28 @@ func TestSenderErrorsAreCounted(t *testing.T) {
 func TestDeviceLoop(t *testing.T) {
 	a, b := tunnel(t, true)
 	add(a, b, algorithms[0], 1)
-	arrived := make(chan int, 1)
-	a.sender.deliver = func(_ locator.Pair, _ bool, trains []transport.Train) { arrived <- trains[0].Packets() }
-	second := make([]byte, vnet.HeaderLen+100)
-	a.dev.ready = [][]byte{second[:putFrame(second, udpPacket("10.0.0.1", "10.1.0.1", 2))]}
-	a.dev.in <- udpPacket("10.0.0.1", "10.1.0.1", 2)
-	if n := <-arrived; n != 2 {
-		t.Fatalf("%d packets in the train", n)
+	trains := make(chan int, 4)
+	a.sender.deliver = func(_ locator.Pair, _ bool, list []transport.Train) { trains <- list[0].Packets() }
+	q := a.dev.queue
+	pkt := udpPacket("10.0.0.1", "10.1.0.1", 2)
+	q.arrivals <- framesOf(pkt, pkt, pkt)
+	// What comes after a pause goes at once, what has gathered meanwhile together.
+	if first, rest := <-trains, <-trains; first != 1 || rest != 2 {
+		t.Fatalf("trains of %d and %d packets", first, rest)
 	}
 	if err := a.dp.Err(); err != nil {
 		t.Fatal(err)
 	}
-	a.dev.failing = errors.New("no such device")
-	for range maxReadFailures - 1 {
-		a.dev.in <- nil
-	}
-	a.dev.in <- udpPacket("10.0.0.1", "10.1.0.1", 3) // it recovers
-	<-arrived
-	close(a.dev.in) // for good
+	q.failing = errors.New("no such device")
+	failures := make([][]byte, maxReadFailures-1)
+	q.arrivals <- append(failures, framesOf(pkt)...) // it recovers
+	<-trains
+	q.arrivals <- make([][]byte, maxReadFailures) // for good
 	<-a.dp.Done()
-	if n := a.dev.failures.Load(); n != 2*maxReadFailures-1 {
+	if n := q.failures.Load(); n != 2*maxReadFailures-1 {
 		t.Errorf("gave up after %d failures", n)
 	}
-	if err := a.dp.Err(); !errors.Is(err, a.dev.failing) {
+	if err := a.dp.Err(); !errors.Is(err, q.failing) {
 		t.Fatalf("reason: %v", err)
 	}
 	b.must(b.dp.Close())

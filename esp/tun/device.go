@@ -20,9 +20,11 @@ type Device interface {
 
 // Queue is one of the queues of a device.
 type Queue interface {
-	// Read reads one frame. With wait it waits for one, without it returns zero when
-	// there is none. After Close of the device it returns os.ErrClosed.
-	Read(frame []byte, wait bool) (int, error)
+	// Read reads one frame, zero octets when there is none. After Close of the device it
+	// returns os.ErrClosed.
+	Read(frame []byte) (int, error)
+	// Wait returns when there may be a frame, or an error, to read.
+	Wait()
 	// Write writes one frame, given in pieces. What the kernel answers to a flow comes
 	// back on the queue that the flow was written to last.
 	Write(pieces [][]byte) error

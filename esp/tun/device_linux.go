@@ -107,9 +107,7 @@ func (d *nativeDevice) Queues() []Queue { return d.queues }
 
 func (d *nativeDevice) JoinsUDP() bool { return d.joinsUDP }
 
-// Read waits in the system call rather than in the runtime's poller: a packet then
-// wakes this thread and no other.
-func (q *queue) Read(frame []byte, wait bool) (int, error) {
+func (q *queue) Read(frame []byte) (int, error) {
 	q.d.mu.RLock()
 	defer q.d.mu.RUnlock()
 	for !q.d.closed {
@@ -117,15 +115,9 @@ func (q *queue) Read(frame []byte, wait bool) (int, error) {
 		switch err {
 		case nil:
 			return n, nil
-		case unix.EINTR:
-			continue
 		case unix.EAGAIN:
-			if !wait {
-				return 0, nil
-			}
-			if q.await() {
-				return 0, os.ErrClosed
-			}
+			return 0, nil
+		case unix.EINTR:
 		default:
 			return 0, os.NewSyscallError("read", err)
 		}
@@ -133,11 +125,16 @@ func (q *queue) Read(frame []byte, wait bool) (int, error) {
 	return 0, os.ErrClosed
 }
 
-// await waits for a frame, or for Close.
-func (q *queue) await() (closing bool) {
+// Wait waits in the system call rather than in the runtime's poller: a packet then
+// wakes this thread and no other.
+func (q *queue) Wait() {
+	q.d.mu.RLock()
+	defer q.d.mu.RUnlock()
+	if q.d.closed {
+		return
+	}
 	fds := [2]unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}, {Fd: int32(q.d.wake), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds[:], -1)
-	return fds[1].Revents != 0
 }
 
 // maxPieces bounds the pieces of a frame: a header, and what package vnet joins.

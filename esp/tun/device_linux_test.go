@@ -40,10 +40,14 @@ func TestQueues(t *testing.T) {
 		go func() {
 			frame := make([]byte, vnet.HeaderLen+maxPacket)
 			for {
-				n, err := q.Read(frame, true)
+				n, err := q.Read(frame)
 				if err != nil {
 					ended <- err
 					return
+				}
+				if n == 0 {
+					q.Wait()
+					continue
 				}
 				pkt := frame[vnet.HeaderLen:n]
 				var in esp.Inner

@@ -20,68 +20,87 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
-// fakeDevice is a TUN device in memory: read hands out what the test puts in,
+// fakeDevice is a TUN device in memory: its queue hands out what the test puts in,
 // write collects packets.
 type fakeDevice struct {
 	mtu   int
-	in    chan []byte // packets for a Read that waits; nil makes it fail once
-	ready [][]byte    // frames for Reads that do not wait
-
-	failures atomic.Int32
+	queue *fakeQueue
 
 	mu      sync.Mutex
 	written [][]byte
 	frames  int
 	discard bool
-	failing error
 
-	closed chan struct{}
 	once   sync.Once
+	closed atomic.Bool
 	events chan tun.Event
 }
 
+// fakeQueue is a queue of a fake device. Wait returns with frames, or for good when the
+// device is closed.
+type fakeQueue struct {
+	*fakeDevice
+	arrivals chan [][]byte
+	failing  error
+	failures atomic.Int32
+
+	lock  sync.Mutex
+	ready [][]byte // a nil frame stands for a failure
+}
+
+func newFakeQueue(f *fakeDevice) *fakeQueue {
+	return &fakeQueue{fakeDevice: f, arrivals: make(chan [][]byte)}
+}
+
 func newFakeDevice() *fakeDevice {
-	return &fakeDevice{mtu: 1400, in: make(chan []byte), closed: make(chan struct{}), events: make(chan tun.Event, 4)}
+	f := &fakeDevice{mtu: 1400, events: make(chan tun.Event, 4)}
+	f.queue = newFakeQueue(f)
+	return f
 }
 
 func (f *fakeDevice) MTU() (int, error)        { return f.mtu, nil }
 func (f *fakeDevice) Name() (string, error)    { return "fake0", nil }
 func (f *fakeDevice) Events() <-chan tun.Event { return f.events }
 func (f *fakeDevice) JoinsUDP() bool           { return true }
-func (f *fakeDevice) Queues() []Queue          { return []Queue{f} }
+func (f *fakeDevice) Queues() []Queue          { return []Queue{f.queue} }
 
 func (f *fakeDevice) Close() error {
-	f.once.Do(func() { close(f.closed) })
+	f.once.Do(func() {
+		f.closed.Store(true)
+		close(f.queue.arrivals)
+	})
 	return nil
 }
 
-func (f *fakeDevice) Read(frame []byte, wait bool) (int, error) {
-	if !wait {
-		return f.nextReady(frame), nil
-	}
-	select {
-	case <-f.closed:
-		return 0, os.ErrClosed
-	case pkt := <-f.in:
-		if pkt == nil {
-			f.failures.Add(1)
-			return 0, f.failing
-		}
-		return putFrame(frame, pkt), nil
+func (q *fakeQueue) Wait() {
+	if frames, open := <-q.arrivals; open {
+		q.put(frames)
 	}
 }
 
-// nextReady is used by the goroutine that pushes, never by the reader: between two
-// tests' pushes nothing is ready.
-func (f *fakeDevice) nextReady(frame []byte) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.ready) == 0 {
-		return 0
+func (q *fakeQueue) Read(frame []byte) (int, error) {
+	q.lock.Lock()
+	defer q.lock.Unlock()
+	if len(q.ready) == 0 && q.closed.Load() {
+		return 0, os.ErrClosed
 	}
-	n := copy(frame, f.ready[0])
-	f.ready = f.ready[1:]
-	return n
+	if len(q.ready) == 0 {
+		return 0, nil
+	}
+	next := q.ready[0]
+	q.ready = q.ready[1:]
+	if next == nil {
+		q.failures.Add(1)
+		return 0, q.failing
+	}
+	return copy(frame, next), nil
+}
+
+// put makes frames ready.
+func (q *fakeQueue) put(frames [][]byte) {
+	q.lock.Lock()
+	defer q.lock.Unlock()
+	q.ready = frames
 }
 
 // putFrame writes a packet behind a header that asks for nothing.
@@ -214,6 +233,7 @@ type side struct {
 	events *eventLog
 
 	pushing sync.Mutex
+	pushed  *fakeQueue // what push reads from: the reader of the data path has another
 	out     *outbound
 }
 
@@ -228,7 +248,8 @@ func newSide(t testing.TB, change ...func(*Config)) *side {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.dp, s.out = dp, newOutbound(dp, s.dev)
+	s.pushed = newFakeQueue(s.dev)
+	s.dp, s.out = dp, newOutbound(dp, s.pushed)
 	t.Cleanup(func() {
 		if err := dp.Close(); err != nil {
 			t.Error(err)
@@ -262,15 +283,13 @@ func framesOf(pkts ...[]byte) (frames [][]byte) {
 func (s *side) pushFrames(frames [][]byte) {
 	s.pushing.Lock()
 	defer s.pushing.Unlock()
-	s.dev.mu.Lock()
-	s.dev.ready = frames
-	s.dev.mu.Unlock()
+	s.pushed.put(frames)
 	for {
-		n, _ := s.out.read(false)
+		n, _ := s.out.read()
 		if n == 0 {
 			return
 		}
-		s.out.batch(n)
+		s.out.batch(n, false)
 	}
 }
 

@@ -83,11 +83,16 @@ func (d *DataPath) readDevice(q Queue) {
 func (o *outbound) run() error {
 	d := o.d
 	for failures := 0; ; {
-		n, err := o.read(true)
+		n, err := o.read()
+		waited := n == 0 && err == nil
+		if waited {
+			o.queue.Wait()
+			n, err = o.read()
+		}
 		switch {
 		case err == nil:
 			failures = 0
-			o.batch(n)
+			o.batch(n, waited)
 			continue
 		case d.isClosing():
 			return nil
@@ -101,9 +106,7 @@ func (o *outbound) run() error {
 	}
 }
 
-func (o *outbound) read(wait bool) (int, error) {
-	return o.queue.Read(o.frame[:vnet.HeaderLen+maxPacket], wait)
-}
+func (o *outbound) read() (int, error) { return o.queue.Read(o.frame[:vnet.HeaderLen+maxPacket]) }
 
 func (d *DataPath) isClosing() bool {
 	select {
@@ -135,18 +138,19 @@ func (d *DataPath) watchDevice() {
 }
 
 // batch carries the frame that was read, and what else is there already until it is
-// worth a system call to send it. When nothing else is there nothing is waited for:
-// batches grow with the load, not with a timer.
-func (o *outbound) batch(n int) {
+// worth a system call to send it. Batches grow with the load, not with a timer: nothing
+// is waited for, and a frame that comes after a pause goes at once, without a look for
+// more.
+func (o *outbound) batch(n int, alone bool) {
 	now := o.d.cfg.Now()
 	stamp := o.d.stamp(now)
 	o.d.sealing.RLock()
 	for n > 0 {
 		o.add(o.frame[:n], now)
-		if o.used >= enough {
+		if alone || o.used >= enough {
 			break
 		}
-		n, _ = o.read(false) // an error shows again when the device is read next
+		n, _ = o.read() // an error shows again when the device is read next
 	}
 	o.d.sealing.RUnlock()
 	o.send(stamp)
