@@ -457,7 +457,7 @@ func TestBehindNAT(t *testing.T) {
 		t.Fatalf("not connected: %s", describeClosed(l.client))
 	}
 	c, s := l.clientInfo(), l.serverInfo()
-	if !c.NATLocal || !s.NATPeer || c.Path.Keepalive != DefaultKeepalive {
+	if !c.NATLocal || !s.NATPeer || c.Path.Keepalive != DefaultKeepalive+keepaliveGrace {
 		t.Errorf("NAT not seen: client %+v server %+v", c, s)
 	}
 	if want := netip.AddrPortFrom(public, 40001); s.Path.Pair.Remote != want {

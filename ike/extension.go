@@ -94,6 +94,22 @@ type Mover interface {
 	Moves() bool
 }
 
+// PathJudge is a Task that knows which messages of the peer prove that the path in use
+// works. A peer that sends from elsewhere lives, but may not be in step with us
+// (RFC 4555 §3.12), so liveness checks go on.
+type PathJudge interface {
+	ProvesPath(pair locator.Pair) bool
+}
+
+func (s *Session) provesPath(pair locator.Pair) bool {
+	for _, t := range s.tasks {
+		if j, ok := t.(PathJudge); ok && !j.ProvesPath(pair) {
+			return false
+		}
+	}
+	return true
+}
+
 // WithSession runs f on an established session, for daemons that have something to
 // tell to a task of it: a changed address, for instance.
 func (e *Engine) WithSession(now time.Time, id SessionID, f func(now time.Time, s *Session)) error {

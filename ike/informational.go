@@ -58,10 +58,20 @@ func (s *Session) livenessAt() time.Time {
 		return time.Time{}
 	}
 	from := s.livenessFrom
-	if s.lastIn.After(from) {
-		from = s.lastIn
+	if s.pathIn.After(from) {
+		from = s.pathIn
 	}
-	return from.Add(s.policy.LivenessDelay)
+	return from.Add(s.livenessDelay())
+}
+
+// livenessDelay is the policy's. Behind a NAT a check takes the place of a keepalive, so
+// that idle sessions send no more than these: there it waits for the next one.
+func (s *Session) livenessDelay() time.Duration {
+	delay, keepalive := s.policy.LivenessDelay, s.keepalive()
+	if !s.nat.local && !s.nat.peer || delay <= keepalive {
+		return delay
+	}
+	return (delay + keepalive - 1) / keepalive * keepalive
 }
 
 // checkLiveness asks, unless ESP has arrived meanwhile: that is proof enough.
@@ -69,7 +79,7 @@ func (s *Session) checkLiveness(now time.Time) {
 	if f := s.engine.cfg.LastInbound; f != nil {
 		if t := f(s.id); t.After(s.livenessFrom) {
 			s.livenessFrom = t
-			if now.Sub(t) < s.policy.LivenessDelay {
+			if now.Sub(t) < s.livenessDelay() {
 				return
 			}
 		}

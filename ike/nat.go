@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
@@ -161,12 +162,19 @@ func (s *Session) pathFor(pair locator.Pair) esp.Path {
 	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || s.nat.wantUDP || !s.policy.NativeESP)
 	p.UnansweredAfter = s.policy.UnansweredAfter
 	if s.nat.local {
-		p.Keepalive = s.policy.KeepaliveInterval
-		if p.Keepalive == 0 {
-			p.Keepalive = DefaultKeepalive
-		}
+		p.Keepalive = s.keepalive() + keepaliveGrace
 	}
 	return p
+}
+
+// keepaliveGrace lets a liveness check that is due at the same time be the keepalive.
+const keepaliveGrace = 500 * time.Millisecond
+
+func (s *Session) keepalive() time.Duration {
+	if s.policy.KeepaliveInterval != 0 {
+		return s.policy.KeepaliveInterval
+	}
+	return DefaultKeepalive
 }
 
 // switchToNATT moves IKE to port 4500, where ESP in UDP goes too (RFC 7296 §2.23).

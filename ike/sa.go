@@ -219,6 +219,9 @@ func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) (fre
 	s := sa.session
 	if fresh = sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
 		s.lastIn = now
+		if s.provesPath(pair) {
+			s.pathIn = now
+		}
 	}
 	if h.Response() {
 		s.mtu.heard(now, sa, pair, fresh)

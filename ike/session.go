@@ -52,6 +52,7 @@ type Session struct {
 	closeBy      time.Time // until when a closing session may last
 	childlessBy  time.Time // until when a session without Child SA may last
 	lastIn       time.Time // last authenticated IKE message
+	pathIn       time.Time // of these, the last one that shows that the path in use works
 	answeredAt   time.Time // when the peer's last request was answered first
 	livenessFrom time.Time // silence counts from here at the latest
 	closeReason  reason.Code

@@ -39,7 +39,7 @@ const (
 	deadAttempts = 4
 	// heardPatience multiplies the patience with a pair that delivers packets but
 	// no answers.
-	heardPatience = 3
+	heardPatience = 2
 )
 
 // Unanswered reports that the data path has been sending since then and that

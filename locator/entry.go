@@ -160,6 +160,9 @@ func (e *Entry) Sighted(now time.Time, pair Pair) {
 		return
 	}
 	e.heard(t, p)
+	if p != e.current {
+		p.beatAt = t // our answer goes over it, and keeps its NAT binding
+	}
 	due := p.provenAt() == never || t.since(p.provenAt()) >= e.policy.ProofLifetime/2
 	rested := p.probedAt == never || t.since(p.probedAt) >= e.policy.RetryIdle
 	if e.role == Responder && p != e.current && p != e.wanted && due && rested && !p.foreign.origin.authorised() {

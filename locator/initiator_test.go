@@ -584,16 +584,16 @@ func TestIdleCost(t *testing.T) {
 		w.run(time.Minute)
 		at := w.now
 		w.run(time.Hour)
-		limit := 180 // one in 20 s
+		limit, least := 180, 160 // one in 20 s, and enough for a NAT that forgets after 23
 		if nat == NATAbsent {
-			limit = 60
+			limit, least = 60, 50
 		}
 		for _, i := range w.e.Pairs() {
 			n := w.since(at, i.Pair)
 			if i.Current && n != 0 {
 				t.Errorf("nat %v: %d packets on the current pair, which is the data path's", nat, n)
 			}
-			if !i.Current && (n > limit || n < limit-5) {
+			if !i.Current && (n > limit || n < least) {
 				t.Errorf("nat %v: %d packets in an hour on %v, want %d", nat, n, i.Pair, limit)
 			}
 			if i.Verification != Verified || i.Reachability != Operational {
@@ -627,7 +627,7 @@ func TestKeepaliveFollowsTheNAT(t *testing.T) {
 func TestDeadStandbyIsNoticed(t *testing.T) {
 	w := twoUplinks(t, Policy{})
 	w.down(onLTE(gw1))
-	w.run(2 * time.Minute)
+	w.run(150 * time.Second)
 	if i := w.info(onLTE(gw1)); i.Reachability != Failed || i.Verification != Verified {
 		t.Errorf("verified and dead are two things: %+v", i)
 	}

@@ -17,6 +17,9 @@ const (
 	// proofSpacing keeps proofs of standby pairs apart: they are requests of their
 	// own, and IKEv2 has one in flight (RFC 7296 §2.3).
 	proofSpacing = 500 * time.Millisecond
+	// standbyGrace is the share by which the keepalives of standby pairs come later, so
+	// that with the answers to the peer's checks they stay below the interval on average.
+	standbyGrace = 10
 	// unprovenRetryMax is the longest distance between probes of an address that has
 	// never answered.
 	unprovenRetryMax = time.Minute
@@ -130,6 +133,7 @@ func (e *Entry) standbyDue(p *path) instant {
 		return max(p.answeredAt, e.proofAt.add(proofSpacing))
 	}
 	gap := e.interval(p)
+	gap += gap / standbyGrace
 	if p.nat == NATAbsent {
 		gap *= time.Duration(e.policy.ProofEvery) // there is no binding to keep
 	}

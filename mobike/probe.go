@@ -219,6 +219,12 @@ func (t *Task) PathVerified(pair locator.Pair) bool {
 	return !t.active || t.session.Role() == ike.Initiator || t.entry.Verification(pair) == locator.Verified
 }
 
+// ProvesPath implements ike.PathJudge.
+func (t *Task) ProvesPath(pair locator.Pair) bool {
+	current := t.session.Path().Pair
+	return !t.active || pair.Local == current.Local && pair.Remote == current.Remote
+}
+
 // Heard implements ike.PathObserver. Copies of the last response count once for each
 // pair that the request was sent over; anything else that is not fresh may be a
 // replay, from whatever source.

@@ -1,6 +1,7 @@
 package mobike
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
@@ -180,30 +181,115 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestIdleCost counts what a client with two uplinks sends while nothing happens.
+// TestIdleCost counts what a client with two uplinks, one of them behind a NAT, sends while
+// nothing happens: at most a packet each 20 seconds on a pair, with default settings.
 func TestIdleCost(t *testing.T) {
-	w := connected(t, 1)
-	w.traffic = 0
+	for _, onNAT := range []bool{false, true} {
+		w := connected(t, 1, func(w *world) {
+			w.tune = func(client, server *ike.Policy) {
+				client.LivenessDelay, server.LivenessDelay = 30*time.Second, 30*time.Second
+			}
+		})
+		w.traffic = 0
+		w.b.SetUp(true)
+		if onNAT {
+			w.a.SetUp(false)
+		}
+		w.client.changed()
+		w.run(time.Second)
+		w.a.SetUp(true)
+		if onNAT { // the user prefers it
+			w.client.engine.EachSession(w.net.Now(), func(now time.Time, s *ike.Session) {
+				locals := w.client.locals()
+				for i := range locals {
+					if locals[i].Addr == addrB {
+						locals[i].Preference = 0
+					}
+				}
+				SetLocal(now, s, locals)
+			})
+			w.client.settle()
+		}
+		w.run(30 * time.Second)
+		if got := w.client.path.Pair.Local.Addr() == addrB; got != onNAT {
+			t.Fatalf("client on %v", w.client.path.Pair)
+		}
+		sent := map[[2]netip.Addr]int{}
+		w.net.SetFilter(func(p simnet.Packet) bool {
+			if a := p.Src.Addr(); a == addrA || a == addrB {
+				sent[[2]netip.Addr{a, p.Dst.Addr()}]++
+			}
+			return false
+		})
+		const idle = 20 * time.Minute
+		w.run(idle)
+		t.Logf("on the NAT %v: datagrams of the client in %v by pair: %v", onNAT, idle, sent)
+		if len(sent) != 4 {
+			t.Errorf("%d pairs in use or standby, want 4", len(sent))
+		}
+		for pair, n := range sent {
+			if n > int(idle/(20*time.Second)) {
+				t.Errorf("%v: %d datagrams in %v", pair, n, idle)
+			}
+		}
+		// Standby is worth it: the other uplink takes over at once.
+		w.net.SetFilter(nil)
+		w.talk(10 * time.Millisecond)
+		w.run(time.Second)
+		w.alive(200 * time.Millisecond)
+	}
+}
+
+// TestColdStandby sends nothing over other pairs while all is well, and finds one when
+// it is needed.
+func TestColdStandby(t *testing.T) {
+	w := connected(t, 1, func(w *world) { w.policy.Standby = locator.Cold })
 	w.b.SetUp(true)
 	w.client.changed()
-	w.run(10 * time.Second)
-	n := 0
+	w.run(5 * time.Second)
+	aside := 0
 	w.net.SetFilter(func(p simnet.Packet) bool {
-		if a := p.Src.Addr(); a == addrA || a == addrB {
-			n++
+		if p.Src.Addr() == addrB || p.Src.Addr() == addrA && p.Dst.Addr() != srv1 {
+			aside++
 		}
 		return false
 	})
 	w.run(10 * time.Minute)
-	t.Logf("%d datagrams of the client in 10 minutes", n)
-	// Liveness every 10 s by this test's policy, and standby pairs each 20 s.
-	if n > 60+4*30+5 {
-		t.Errorf("%d datagrams in ten idle minutes", n)
+	if aside != 0 {
+		t.Errorf("%d datagrams on pairs that are not in use", aside)
 	}
-	w.net.SetFilter(nil)
-	w.talk(10 * time.Millisecond)
-	w.run(time.Second)
-	w.alive(200 * time.Millisecond)
+	w.client.gaps, w.client.lastGood = 0, w.net.Now()
+	w.net.Block(addrA, srv1)
+	w.run(5 * time.Second)
+	w.alive(time.Second)
+}
+
+// TestDetectionIsSettable has a path die under traffic with other times of patience. A
+// path that still delivers packets, but no answers, has a little more.
+func TestDetectionIsSettable(t *testing.T) {
+	for _, limit := range []time.Duration{300 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
+		for _, oneWay := range []bool{false, true} {
+			w := connected(t, 1, func(w *world) {
+				w.policy = w.policy.Detecting(limit)
+				w.unanswered = w.policy.SuspectAfter
+			})
+			w.b.SetUp(true)
+			w.client.changed()
+			w.run(5 * time.Second)
+			w.client.gaps, w.client.lastGood = 0, w.net.Now()
+			w.net.Block(addrA, srv1)
+			most := limit + limit*2/5
+			if !oneWay {
+				w.net.Block(srv1, addrA)
+				most = limit
+			}
+			w.run(10 * time.Second)
+			w.alive(most + 50*time.Millisecond) // two round trips, two intervals of traffic
+			if w.client.gaps < limit/2 {
+				t.Errorf("%v: moved after %v already", limit, w.client.gaps)
+			}
+		}
+	}
 }
 
 // TestFamilyIsKept has a choice of families after the gateway's address is gone, and
@@ -234,7 +320,7 @@ func TestNoRedirectToVictim(t *testing.T) {
 			switch {
 			case p.Data[0] == 0xd0:
 				data++
-			case message.Flags(p.Data[19])&message.FlagResponse == 0:
+			case message.Flags(bytes.TrimPrefix(p.Data, marker)[19])&message.FlagResponse == 0:
 				requests++
 			}
 		}

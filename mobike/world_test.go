@@ -54,6 +54,7 @@ type node struct {
 	mtus        []int
 
 	// data path
+	keptAt   time.Time // something was sent over the path, or a keepalive
 	waiting  time.Time // first request without an answer
 	next     time.Time // of the traffic or the watch
 	sent     uint32
@@ -78,6 +79,8 @@ type world struct {
 	traffic time.Duration // interval of echo requests, zero for none
 	policy  locator.Policy
 	allUp   bool // all uplinks from the start
+	// unanswered is how long traffic may be before the data path says so.
+	unanswered time.Duration
 	// tune changes the policies of client and gateway.
 	tune  func(client, server *ike.Policy)
 	whole bool // no fragmentation of IKE
@@ -97,7 +100,7 @@ func must[T any](v T, err error) T {
 }
 
 func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
-	w := &world{t: t, net: simnet.New(simnet.Config{Seed: seed, Trace: 400}), policy: locator.DefaultPolicy()}
+	w := &world{t: t, net: simnet.New(simnet.Config{Seed: seed, Trace: 400}), policy: locator.DefaultPolicy(), unanswered: unansweredAfter}
 	w.net.SetTransit(simnet.Conditions{Delay: 5 * time.Millisecond})
 	for _, f := range change {
 		f(w)
@@ -126,7 +129,7 @@ func newWorld(t testing.TB, seed uint64, change ...func(*world)) *world {
 	sp.Extensions = []ike.Extension{New(Config{Announce: true, Policy: w.policy, Local: w.server.locals})}
 	cp.Local = auth.Local{ID: must(auth.ParseIdentity("laptop@example.test")), PSK: []byte("secret")}
 	cp.Remote = auth.Remote{ID: auth.Any(), AllowPSK: true, PSK: psk}
-	cp.RequestIPv4, cp.UnansweredAfter = true, unansweredAfter
+	cp.RequestIPv4, cp.UnansweredAfter = true, w.unanswered
 	cp.Extensions = []ike.Extension{New(Config{Policy: w.policy, Local: w.client.locals})}
 
 	if w.tune != nil {
@@ -150,6 +153,7 @@ func (n *node) start(cfg ike.Config) {
 	cfg.Rand = n.w.net.Reader(n.name)
 	cfg.NewSessionID = func() ike.SessionID { session++; return session }
 	cfg.NewChildID = func() esp.ChildID { child++; return child }
+	cfg.Sent = func(ike.SessionID) uint64 { return uint64(n.sent) * 100 }
 	cfg.NewESPSPI = func() uint32 { spi++; return spi }
 	n.engine = ike.NewEngine(cfg)
 	n.answered = map[uint32]time.Time{}
@@ -200,6 +204,9 @@ func (n *node) Receive(now time.Time, pair locator.Pair, data []byte) {
 	if n.asleep {
 		return
 	}
+	if len(data) == 1 {
+		return // a NAT keepalive
+	}
 	if len(data) > 4 && bytes.Equal(data[:4], []byte{0xd0, 0xd0, 0xd0, 0xd0}) {
 		n.receiveData(now, pair, data)
 		return
@@ -249,15 +256,30 @@ func (n *node) Deadline() (time.Time, bool) {
 	}
 	at, ok := n.engine.Deadline()
 	at = at.Add(n.slept)
+	if due := n.keepaliveAt(); !due.IsZero() && (!ok || due.Before(at)) {
+		at, ok = due, true
+	}
 	if !n.next.IsZero() && (!ok || n.next.Before(at)) {
 		return n.next, true
 	}
 	return at, ok
 }
 
+// keepaliveAt says when the data path owes the NAT of the current path a packet.
+func (n *node) keepaliveAt() time.Time {
+	if !n.up || n.path.Keepalive == 0 {
+		return time.Time{}
+	}
+	return n.keptAt.Add(n.path.Keepalive)
+}
+
 func (n *node) Tick(now time.Time) {
 	n.engine.Tick(n.clock())
 	n.settle()
+	if due := n.keepaliveAt(); !due.IsZero() && !due.After(now) {
+		n.keptAt = now
+		_ = n.host.Send(n.path.Pair, []byte{0xff})
+	}
 	if n.next.IsZero() || n.next.After(now) {
 		return
 	}
@@ -271,9 +293,10 @@ func (n *node) Tick(now time.Time) {
 	}
 	n.sent++
 	_ = n.host.Send(n.path.Pair, n.sized(binary.BigEndian.AppendUint32([]byte{0xd0, 0xd0, 0xd0, 0xd0}, n.sent)))
+	n.keptAt = now
 	if n.waiting.IsZero() {
 		n.waiting = now
-	} else if now.Sub(n.waiting) >= unansweredAfter {
+	} else if now.Sub(n.waiting) >= n.w.unanswered {
 		n.event(esp.Event{Kind: esp.Unanswered, Host: esp.HostID(n.id), Since: n.waiting})
 	}
 }
@@ -333,6 +356,11 @@ func (n *node) carryOut(a ike.Action) {
 			data = append(make([]byte, len(marker)), data...)
 		}
 		_ = send(a.Pair, data)
+		if a.Pair == n.path.Pair {
+			n.keptAt = n.w.net.Now()
+		}
+	case ike.Keepalive:
+		_ = n.host.Send(a.Pair, []byte{0xff})
 	case ike.Work:
 		n.engine.Complete(now, a.ID, a.Run())
 	case ike.AuthorizeRequest:
@@ -344,7 +372,7 @@ func (n *node) carryOut(a ike.Action) {
 		if n.path.Pair != a.Path.Pair {
 			n.waiting = time.Time{}
 		}
-		n.path = a.Path
+		n.path, n.keptAt = a.Path, n.w.net.Now()
 		n.mtus = append(n.mtus, a.Path.MTU)
 	case ike.RemoveHost:
 		n.up = false

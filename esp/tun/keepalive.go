@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
 // keepaliveSlack is how much early a keepalive may go, so that those of many hosts
@@ -100,4 +101,16 @@ func (d *DataPath) keepalive(h *host, stamp int64) {
 		return
 	}
 	d.counters.keepalives.Add(1)
+}
+
+// Sent notes that something else than ESP, an IKE message, has just left over a pair. If
+// that is the host's path, its NAT binding needs no keepalive for a while.
+func (d *DataPath) Sent(id esp.HostID, pair locator.Pair) {
+	d.mu.Lock()
+	h := d.hosts[id]
+	d.mu.Unlock()
+	if h == nil || h.path.Load().Pair != pair {
+		return
+	}
+	h.lastOut.Store(d.stamp(d.cfg.Now()))
 }

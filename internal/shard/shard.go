@@ -268,6 +268,11 @@ func (s *Shard) do(a ike.Action) {
 	}
 }
 
+// natKeeper is a data path that sends NAT keepalives only where nothing else has gone.
+type natKeeper interface {
+	Sent(host esp.HostID, pair locator.Pair)
+}
+
 func (s *Shard) send(a ike.Send) {
 	if a.DontFragment {
 		s.probe(a)
@@ -275,6 +280,9 @@ func (s *Shard) send(a ike.Send) {
 	}
 	err := s.cfg.Send(a.Pair, a.Data)
 	if err == nil {
+		if keeper, ok := s.cfg.DataPath.(natKeeper); ok && a.Session != 0 {
+			keeper.Sent(esp.HostID(a.Session), a.Pair)
+		}
 		return
 	}
 	// Counted for all, logged for sessions only: answers to strangers would let them
