@@ -54,8 +54,8 @@ func (*livenessRequest) unanswered(now time.Time, sa *ikeSA) { sa.peerSilent(now
 
 // livenessAt says when silence has lasted long enough to ask, zero for never.
 func (s *Session) livenessAt() time.Time {
-	if s.policy.LivenessDelay <= 0 || s.sa == nil || s.sa.current != nil {
-		return time.Time{}
+	if s.policy.LivenessDelay <= 0 || s.sa == nil || s.sa.current != nil || len(s.sa.queue) > 0 {
+		return time.Time{} // what is under way, or waits for its turn, shows as much
 	}
 	from := s.livenessFrom
 	if s.pathIn.After(from) {
@@ -84,7 +84,7 @@ func (s *Session) checkLiveness(now time.Time) {
 			}
 		}
 	}
-	if s.sa.current == nil {
+	if s.sa.current == nil && len(s.sa.queue) == 0 {
 		s.sa.enqueue(now, &livenessRequest{})
 	}
 }

@@ -113,20 +113,17 @@ func (t *Task) carryOut(now time.Time, d locator.Decision) {
 	}
 }
 
-// carryOutProbe tests paths. A fresh probe is a request of its own; while another one
-// is outstanding, that one goes to the same address first, since nothing else can be
-// sent before it is answered, and if it has gone nowhere else it proves as much.
+// carryOutProbe tests paths. A fresh probe is a request of its own, and waits while another
+// one is outstanding; but one that has gone nowhere else than to that address proves as
+// much. One probe is one packet: addresses that have never answered get few.
 func (t *Task) carryOutProbe(now time.Time, d locator.Probe) {
 	if !d.Fresh {
 		t.sendProbe(now, d.Pairs)
 		return
 	}
-	if t.session.Outstanding() {
-		sole := t.flight.only(d.Pairs[0].Remote)
+	if t.session.Outstanding() && t.flight.only(d.Pairs[0].Remote) {
 		t.sendProbe(now, d.Pairs)
-		if sole {
-			return
-		}
+		return
 	}
 	t.probe.fresh = append(t.probe.fresh, d.Pairs...)
 }

@@ -136,6 +136,9 @@ func (t *Task) peerMoved(x *ike.Exchange) {
 	s := t.session
 	t.askedAt = x.Now
 	s.MoveIKE(x.DetectNAT())
+	if s.Outstanding() { // it may have been sent to where the peer was, and a check waits for it
+		t.repeatOver(x.Now, x.Pair)
+	}
 	t.entry.Verify(x.Now, x.Pair)
 	t.noteNAT(x)
 }
