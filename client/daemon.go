@@ -54,7 +54,7 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 	d.journal = journal
 	d.newStack = func(p *profile.Profile) (Stack, error) {
 		return NewStack(StackConfig{
-			Interface: cfg.Interface, DataPath: datapath.Mode(cfg.DataPath), MTU: p.Tunnel.MTU, DSCP: p.Tunnel.DSCP, Port: cfg.Port, NATTPort: cfg.NATTPort,
+			Interface: cfg.Interface, DataPath: datapath.Mode(cfg.DataPath), MTU: p.Tunnel.MTU, DSCP: p.Tunnel.DSCP, TFC: p.Tunnel.TFC, Port: cfg.Port, NATTPort: cfg.NATTPort,
 			NativeESP: p.Tunnel.NativeESP, MOBIKE: p.Tunnel.MOBIKE, Roaming: p.Roaming, Log: log,
 		})
 	}

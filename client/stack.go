@@ -73,6 +73,7 @@ type StackConfig struct {
 	DataPath       datapath.Mode
 	MTU            int
 	DSCP           esp.DSCP
+	TFC            bool
 	Port, NATTPort uint16
 	NativeESP      bool
 	MOBIKE         bool
@@ -146,7 +147,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 // is what the data path does.
 func (s *stack) open(cfg StackConfig, in *inlet) (err error) {
 	s.path, s.choice, err = datapath.Open(datapath.Config{
-		Mode: cfg.DataPath, Owner: xfrm.Laptop, Name: cfg.Interface, MTU: cfg.MTU, DSCP: cfg.DSCP, Mark: Mark,
+		Mode: cfg.DataPath, Owner: xfrm.Laptop, Name: cfg.Interface, MTU: cfg.MTU, DSCP: cfg.DSCP, TFC: cfg.TFC, Mark: Mark,
 		Proposals: suite.DefaultESPProposals(), Events: s.dataPathEvent, Log: cfg.Log,
 	})
 	if err != nil {

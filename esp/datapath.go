@@ -68,7 +68,10 @@ type Child struct {
 	In, Out       SA
 	Local, Remote []Selector
 	ReplayWindow  int // packets; 0 means DefaultReplayWindow
-	Lifetime      Lifetime
+	// TFC says that the peer takes packets with traffic flow confidentiality padding
+	// (RFC 4303 §2.7). Whether they are padded is the data path's to decide.
+	TFC      bool
+	Lifetime Lifetime
 }
 
 // Path is where a host's ESP packets go: the address pair, and whether ESP is

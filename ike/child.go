@@ -33,6 +33,7 @@ type childSA struct {
 	rekeyAt     time.Time
 	expireAt    time.Time
 
+	tfc    bool // the peer takes padded packets (RFC 4303 §2.7)
 	active bool // we send on it
 	// unconfirmed: made by the peer's request, and our answer may be lost, so that
 	// the peer need not know it yet.
@@ -139,6 +140,7 @@ func (o *childOffer) accept(now time.Time, sa *ikeSA, x *Exchange, secret []byte
 		return nil, errors.New("answer without Nonce")
 	}
 	c := s.newChild(now, alg, o.spi, spi, local, remote)
+	c.tfc = x.Notify(message.ESPTFCPaddingNotSupported) == nil
 	c.out, c.in = sa.childKeys(alg, secret, ni, nr)
 	c.label()
 	return c, nil
@@ -171,7 +173,7 @@ func (s *Session) install(now time.Time, c *childSA, activate bool) {
 	s.childlessBy = time.Time{}
 	s.Act(AddChild{Session: s.id, Child: esp.Child{
 		ID: c.id, Host: esp.HostID(s.id), In: c.in, Out: c.out, Local: c.local, Remote: c.remote,
-		ReplayWindow: s.policy.ReplayWindow, Lifetime: s.policy.Lifetime,
+		ReplayWindow: s.policy.ReplayWindow, Lifetime: s.policy.Lifetime, TFC: c.tfc,
 	}})
 	c.in, c.out = esp.SA{}, esp.SA{}
 	if activate {
@@ -299,6 +301,7 @@ func (s *Session) answerChild(now time.Time, x *Exchange, old *childSA, o answer
 	}
 	spi := s.engine.cfg.NewESPSPI()
 	c := s.newChild(now, alg, spi, binary.BigEndian.Uint32(chosen.SPI), local, remote)
+	c.tfc = x.Notify(message.ESPTFCPaddingNotSupported) == nil
 	c.in, c.out = sa.childKeys(alg, o.secret, o.ni, o.nr)
 	c.label()
 	a := &childAnswer{child: c, tsi: toWire(remote, false), tsr: toWire(local, true)}

@@ -179,3 +179,47 @@ func TestPaddingIsAStatusType(t *testing.T) {
 		t.Errorf("%d is not of the private use range of status types (RFC 7296 §3.10.1)", message.PathMTUPadding)
 	}
 }
+
+// A peer that does not take TFC padding says so for each Child SA (RFC 7296 §1.3.1).
+func TestTFCPaddingNotSupported(t *testing.T) {
+	refuse := func(p *Policy) { p.Extensions = []Extension{refusesTFC{}} }
+	for _, tc := range []struct {
+		client, server func(*Policy)
+		forClient      bool
+	}{
+		{func(*Policy) {}, func(*Policy) {}, true},
+		{func(*Policy) {}, refuse, false},
+	} {
+		cp, sp := clientPolicy(), serverPolicy()
+		tc.client(cp)
+		tc.server(sp)
+		l := connected(t, cp, sp)
+		for _, c := range l.client.childs {
+			if c.TFC != tc.forClient {
+				t.Errorf("client: TFC %v, want %v", c.TFC, tc.forClient)
+			}
+		}
+		for _, c := range l.server.childs {
+			if !c.TFC {
+				t.Error("the server takes the client for one without TFC padding")
+			}
+		}
+	}
+}
+
+// refusesTFC is a side without TFC padding.
+type refusesTFC struct{}
+
+func (refusesTFC) Name() string                   { return "no tfc" }
+func (refusesTFC) Begin(*Session) Task            { return refusesTFC{} }
+func (refusesTFC) HandleRequest(*Exchange) error  { return nil }
+func (refusesTFC) HandleResponse(*Exchange) error { return nil }
+
+func (refusesTFC) Request(x *Exchange) error { return refusesTFC{}.Respond(x) }
+
+func (refusesTFC) Respond(x *Exchange) error {
+	if x.Type == message.IKEAuth {
+		x.Add(&message.Notify{Kind: message.ESPTFCPaddingNotSupported})
+	}
+	return nil
+}

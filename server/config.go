@@ -127,6 +127,8 @@ type TunnelConfig struct {
 	// DataPath says who seals and opens packets: the kernel ("xfrm"), this process
 	// ("tun"), or the kernel where it can ("auto").
 	DataPath string `toml:"datapath"`
+	// TFC makes all packets outside as long as the largest (RFC 4303 §2.7).
+	TFC bool `toml:"tfc_padding"`
 	// DSCP of outer packets: "clear", "copy" from the packets inside, or 0 to 63.
 	DSCP esp.DSCP `toml:"dscp"`
 	// NativeESP uses IP protocol 50 where there is no NAT (RFC 4303).

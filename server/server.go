@@ -175,7 +175,7 @@ func (s *Server) openDataPath(undo *undoList) error {
 	log := s.log.With("part", "datapath")
 	datapath.Clean(xfrm.Gateway, log)
 	dp, choice, err := datapath.Open(datapath.Config{
-		Mode: datapath.Mode(c.Tunnel.DataPath), Owner: xfrm.Gateway, Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, DSCP: c.Tunnel.DSCP, Queues: c.Tunnel.queues(),
+		Mode: datapath.Mode(c.Tunnel.DataPath), Owner: xfrm.Gateway, Name: c.Tunnel.Device, MTU: c.Tunnel.MTU, DSCP: c.Tunnel.DSCP, TFC: c.Tunnel.TFC, Queues: c.Tunnel.queues(),
 		Proposals: settings.Policy.ESP, Events: s.dataPathEvent, Log: log,
 	})
 	if err != nil {

@@ -95,6 +95,7 @@ device = "vpn7"
 mtu = 1300
 path_mtu = 1450
 dscp = "46"
+tfc_padding = true
 native_esp = true
 replay_window = 64
 fragmentation = false

@@ -280,6 +280,7 @@ masquerade = true # clients appear with the gateway's own address
 # path_mtu = 0 # found out for each client
 # datapath = "{{.Default.Tunnel.DataPath}}" # xfrm: the kernel seals; tun: this daemon does; auto: the kernel if it can
 # dscp = "clear" # of packets outside; "copy" from those inside, or "0" to "63"
+# tfc_padding = false # true: all packets outside as long as the largest
 # native_esp = {{.Default.Tunnel.NativeESP}} # ESP without UDP where there is no NAT
 # replay_window = 0 # packets; the default is 2048
 # fragmentation = {{.Default.Tunnel.Fragmentation}}

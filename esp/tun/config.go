@@ -58,6 +58,9 @@ type Config struct {
 	// Queues of that device, each of which is read by a goroutine of its own; zero is
 	// one.
 	Queues int
+	// TFC pads packets to the size of the largest (RFC 4303 §2.7) where the peer takes
+	// that, so that their sizes tell nothing.
+	TFC bool
 	// DSCP of outer packets; the zero value leaves it clear.
 	DSCP esp.DSCP
 	// Send may be left out when it is set with SetSender.

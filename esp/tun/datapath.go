@@ -189,6 +189,7 @@ func (d *DataPath) AddChild(desc esp.Child) error {
 	if err != nil {
 		return fmt.Errorf("add child sa %d: %w", desc.ID, err)
 	}
+	c.tfc = d.cfg.TFC && desc.TFC
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.link(c, desc.Host); err != nil {

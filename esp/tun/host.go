@@ -85,6 +85,7 @@ type child struct {
 	seen             atomic.Bool // a valid packet has arrived
 	soft, hard       atomic.Bool // limits that have been reported, of either direction
 	active           bool        // guarded by DataPath.mu
+	tfc              bool        // packets are padded
 	selectors        *esp.Selectors
 	opener           esp.Opener
 	selectorMismatch atomic.Uint64

@@ -40,6 +40,7 @@ type outbound struct {
 
 	sealed  []byte // packets one behind the other
 	used    int    // octets of sealed
+	padded  []byte // a packet with TFC padding
 	trains  []transport.Train
 	runs    []run // what the trains are of
 	events  []esp.Event
@@ -180,7 +181,11 @@ func (o *outbound) add(frame []byte, now time.Time) {
 	if o.super.Segments() == 1 && clampMSS(o.super.First(), &o.inner, mtu) {
 		o.d.counters.mssClamped.Add(1)
 	}
-	o.seal(c, o.d.stamp(now))
+	padTo := 0
+	if c.tfc {
+		padTo = mtu
+	}
+	o.seal(c, padTo, o.d.stamp(now))
 }
 
 // choose finds the Child SA, for packets of the same flow only once.
@@ -207,8 +212,9 @@ func (o *outbound) refuse(mtu int, now time.Time) bool {
 	return true
 }
 
-// seal seals the packets of the frame with one train of sequence numbers.
-func (o *outbound) seal(c *child, stamp int64) {
+// seal seals the packets of the frame with one train of sequence numbers. Shorter ones
+// than padTo are made as long as that.
+func (o *outbound) seal(c *child, padTo int, stamp int64) {
 	n, tos := o.super.Segments(), o.d.cfg.DSCP.Outer(o.inner.TOS)
 	first, granted, crossed := c.sealer.Reserve(n, o.super.Octets())
 	if crossed != 0 {
@@ -222,6 +228,9 @@ func (o *outbound) seal(c *child, stamp int64) {
 		if n == 1 {
 			payload = payload[:o.inner.Length] // what follows is no part of the packet
 		}
+		if len(payload) < padTo {
+			payload = o.pad(payload, padTo)
+		}
 		if len(o.sealed)-o.used < c.sealer.Layout().SealedLen(len(payload)) {
 			o.d.sealing.RUnlock() // nobody should wait for the network
 			o.send(stamp)
@@ -234,6 +243,17 @@ func (o *outbound) seal(c *child, stamp int64) {
 		}
 		o.line(c, len(pkt), tos)
 	}
+}
+
+// pad copies a packet to where n octets have room, and fills up with zeros (RFC 4303
+// §2.7): the packet's own header tells where it ends.
+func (o *outbound) pad(pkt []byte, n int) []byte {
+	if cap(o.padded) < n+esp.MaxTailroom {
+		o.padded = make([]byte, maxPacket+esp.MaxTailroom)
+	}
+	out := o.padded[:n]
+	clear(out[copy(out, pkt):])
+	return out
 }
 
 // line puts the packet that was sealed last, n octets, at the end of the last train

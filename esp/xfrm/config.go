@@ -83,6 +83,8 @@ type Config struct {
 	// Name is that of the interface to make, MTU its MTU, zero for DefaultMTU.
 	Name string
 	MTU  int
+	// TFC pads packets to the size of the largest where the peer takes that.
+	TFC bool
 	// CopyDSCP gives outer packets the DSCP of those inside; without it they have none.
 	// The kernel knows nothing else. Of ECN it does what RFC 6040 says.
 	CopyDSCP bool

@@ -214,6 +214,7 @@ func (d *DataPath) RemoveHost(id esp.HostID) error {
 
 // AddChild implements esp.DataPath.
 func (d *DataPath) AddChild(desc esp.Child) error {
+	desc.TFC = desc.TFC && d.cfg.TFC
 	c, err := newChild(&desc)
 	if err != nil {
 		return fmt.Errorf("add child sa %d: %w", desc.ID, err)

@@ -134,7 +134,7 @@ func (c *child) statesFor(p esp.Path) (in, out state) {
 	}
 	window = min(window, maxReplayWindow)
 	in = state{stateID: stateID{local, c.desc.In.SPI}, src: remote, sa: &c.desc.In, reqid: c.host.reqid, window: window, limits: c.desc.Lifetime}
-	out = state{stateID: stateID{remote, c.desc.Out.SPI}, src: local, sa: &c.desc.Out, reqid: c.reqid, outbound: true, window: window,
+	out = state{stateID: stateID{remote, c.desc.Out.SPI}, src: local, sa: &c.desc.Out, reqid: c.reqid, outbound: true, tfc: c.desc.TFC, window: window,
 		limits: outboundLimits(c.desc.Lifetime, c.desc.Out.ESN)}
 	if p.UDP {
 		here, there := p.Pair.Local.Port(), p.Pair.Remote.Port()

@@ -58,6 +58,7 @@ type state struct {
 	reqid    uint32
 	encap    *encap // nil: protocol 50
 	outbound bool
+	tfc      bool // packets are padded to the path's MTU
 	window   int
 	limits   esp.Lifetime
 	// replay and used continue a state that was removed.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -143,6 +144,9 @@ func (k *linux) putState(kind, flags int, s *state) error {
 	}
 	if s.used != nil {
 		parts = append(parts, nl.NewRtAttr(nl.XFRMA_LTIME_VAL, usageAttribute(s.used, k.now())))
+	}
+	if s.tfc {
+		parts = append(parts, nl.NewRtAttr(nl.XFRMA_TFCPAD, nl.Uint32Attr(math.MaxUint32))) // as far as fits
 	}
 	if s.outbound && !k.cfg.CopyDSCP {
 		parts = append(parts, nl.NewRtAttr(nl.XFRMA_SA_EXTRA_FLAGS, nl.Uint32Attr(nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP)))

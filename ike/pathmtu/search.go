@@ -21,7 +21,7 @@ const (
 	Tries = 3
 	// ConfirmEvery is how often the size in use is tried again while traffic flows
 	// (CONFIRMATION_TIMER), IdleEvery how often somebody looks whether it does.
-	ConfirmEvery = 15 * time.Second
+	ConfirmEvery = 5 * time.Second
 	IdleEvery    = time.Minute
 	// RaiseEvery is how often a larger size is tried (PMTU_RAISE_TIMER).
 	RaiseEvery = 10 * time.Minute

@@ -48,6 +48,8 @@ type Config struct {
 	// Name and MTU are the interface's; zero for the default MTU.
 	Name string
 	MTU  int
+	// TFC makes all packets of a path equally long where the peer takes that.
+	TFC bool
 	// DSCP is what packets outside get.
 	DSCP esp.DSCP
 	// Queues is how many processors the userspace path uses, zero for one.
@@ -118,7 +120,7 @@ func Open(cfg Config) (Path, Choice, error) {
 		}
 		choice = fallBack(err)
 	}
-	p, err := tun.New(tun.Config{Name: cfg.Name, MTU: cfg.MTU, Queues: cfg.Queues, DSCP: cfg.DSCP, Events: cfg.Events, Log: cfg.Log})
+	p, err := tun.New(tun.Config{Name: cfg.Name, MTU: cfg.MTU, Queues: cfg.Queues, DSCP: cfg.DSCP, TFC: cfg.TFC, Events: cfg.Events, Log: cfg.Log})
 	if err != nil {
 		return nil, Choice{}, err
 	}
@@ -128,7 +130,7 @@ func Open(cfg Config) (Path, Choice, error) {
 
 func openKernel(cfg Config, choice Choice) (Path, error) {
 	p, err := xfrm.New(xfrm.Config{
-		Owner: cfg.Owner, Name: cfg.Name, MTU: cfg.MTU, CopyDSCP: cfg.DSCP == esp.CopyDSCP, PolicyBased: choice.PolicyBased, Mark: cfg.Mark,
+		Owner: cfg.Owner, Name: cfg.Name, MTU: cfg.MTU, CopyDSCP: cfg.DSCP == esp.CopyDSCP, TFC: cfg.TFC, PolicyBased: choice.PolicyBased, Mark: cfg.Mark,
 		Events: cfg.Events, Log: cfg.Log,
 	})
 	if err != nil {

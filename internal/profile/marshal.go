@@ -130,6 +130,7 @@ func (p *Profile) writeTunnel(w *writer) {
 	w.key("mtu", fmt.Sprint(t.MTU), fmt.Sprint(d.MTU), "0 chooses one.")
 	w.key("path_mtu", fmt.Sprint(t.PathMTU), fmt.Sprint(d.PathMTU), "The largest packet that the network outside carries; 0 finds out.")
 	w.key("dscp", quote(t.DSCP.String()), quote(d.DSCP.String()), `Priority of the packets outside: "clear", "copy" from those inside, or a DSCP from 0 to 63 in quotes.`)
+	w.key("tfc_padding", fmt.Sprint(t.TFC), fmt.Sprint(d.TFC), "All packets outside as long as the largest, so that their sizes tell nothing.")
 	w.key("native_esp", fmt.Sprint(t.NativeESP), fmt.Sprint(d.NativeESP), "IP protocol 50 in place of UDP where no NAT is in the way.")
 	w.key("nat_traversal", fmt.Sprint(t.NATTraversal), fmt.Sprint(d.NATTraversal), "Without it, which needs native_esp, whoever changes addresses on the way is an attacker (RFC 4555 section 3.9).")
 	w.key("replay_window", fmt.Sprint(t.ReplayWindow), fmt.Sprint(d.ReplayWindow), "In packets; 0 for the default.")

@@ -96,6 +96,8 @@ type Tunnel struct {
 	// PathMTU is the largest packet that the network outside carries; zero finds out
 	// (RFC 8899).
 	PathMTU int `toml:"path_mtu"`
+	// TFC makes all packets outside as long as the largest (RFC 4303 §2.7).
+	TFC bool `toml:"tfc_padding"`
 	// DSCP of outer packets: "clear", "copy" from the packets inside, or 0 to 63.
 	DSCP esp.DSCP `toml:"dscp"`
 	// NativeESP uses IP protocol 50 where no NAT is in the way (RFC 4303) in place

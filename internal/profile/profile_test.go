@@ -62,6 +62,7 @@ dns = false
 mtu = 1280
 path_mtu = 1400
 dscp = "copy"
+tfc_padding = true
 native_esp = true
 replay_window = 64
 fragmentation = false
