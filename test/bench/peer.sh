@@ -9,7 +9,7 @@
 # DIR/server.pids and DIR/client.pids, and their logs to DIR. The caller ends them by these.
 #
 # NAME            which variant: ours (ESP with AES-128-GCM), ours-aes256, ours-chacha,
-#                 ours-cbc (AES-128-CBC with HMAC-SHA2-256)
+#                 ours-cbc (AES-128-CBC with HMAC-SHA2-256); ours-xfrm (the kernel's ESP)
 # SRV_OUT         outer address of the gateway (192.168.77.1)
 # OURS_BIN        directory of vpn-server and vpn-client; without it they are built into bin/
 # OURS_MTU        MTU of both TUN devices (1420, as WireGuard has it: on an outer MTU of 1500
@@ -26,6 +26,8 @@ ours_esp() {
 	*) echo aes128gcm16 ;;
 	esac
 }
+
+ours_datapath() { case ${NAME:-ours} in *-xfrm*) echo xfrm ;; *) echo tun ;; esac; }
 
 # ours_bins: OURS_BIN, built when the caller has not named one.
 ours_bins() {
@@ -63,7 +65,7 @@ ours_server() {
 	"$OURS_BIN/vpn-server" init --name server.bench --address "${SRV_OUT:-192.168.77.1}" --pool4 10.77.0.0/24 --dns 10.77.0.1 \
 		--dir "$d/etc" --state "$d/state" >"$2/init.log" 2>&1 || return 1
 	sed -i -e "s|^masquerade = .*|masquerade = false|" -e "s|^# mtu = .*|mtu = ${OURS_MTU:-1420}|" -e "s|^# esp = .*|esp = \"$(ours_esp)\"|" \
-		-e "s|^# socket = .*|socket = \"$d/server.sock\"|" "$d/etc/server.toml"
+		-e "s|^# datapath = .*|datapath = \"$(ours_datapath)\"|" -e "s|^# socket = .*|socket = \"$d/server.sock\"|" "$d/etc/server.toml"
 	local server=("$OURS_BIN/vpn-server" --config "$d/etc/server.toml")
 	"${server[@]}" user add bench --psk >>"$2/init.log" 2>&1 && "${server[@]}" profile export bench >"$d/bench.toml" || return 1
 	ours_run "$ns" "$2/server.pids" "$2/server.log" "${server[@]}" run
@@ -77,6 +79,7 @@ ours_client() {
 		profile_dir = "$d/profiles"
 		state_dir = "$d/client"
 		socket = "$d/client.sock"
+		datapath = "$(ours_datapath)"
 	C
 	sed -i -e "s|^# mtu = .*|mtu = ${OURS_MTU:-1420}|" -e "s|^# esp = .*|esp = \"$(ours_esp)\"|" -e 's|^# dns = .*|dns = false|' \
 		-e 's|^# routes = .*|routes = ["10.77.0.0/24"]|' "$d/bench.toml"

@@ -168,7 +168,7 @@ func (o *options) run(ctx context.Context) (result.Run, error) {
 		return run, err
 	}
 	defer os.RemoveAll(l.scratch)
-	run.Machine, run.Commit = l.machine(ctx), l.commit(ctx)
+	run.Machine, run.Version = l.machine(ctx), l.version(ctx)
 	peers, err := o.start(ctx, l)
 	defer func() {
 		for _, p := range peers {
@@ -269,11 +269,12 @@ func newLab(ctx context.Context) (*lab, error) {
 		return nil, errors.Join(err, os.RemoveAll(l.scratch))
 	}
 	l.env = append(l.env, "WGPEER="+wgpeer)
-	if os.Getenv("OURS_BIN") == "" {
+	if l.bin = os.Getenv("OURS_BIN"); l.bin == "" {
+		l.bin = filepath.Join(l.root, "bin")
 		if _, err := command(ctx, nil, "make", "-s", "-C", l.root, "build"); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(l.scratch))
 		}
-		l.env = append(l.env, "OURS_BIN="+filepath.Join(l.root, "bin"))
+		l.env = append(l.env, "OURS_BIN="+l.bin)
 	}
 	return l, nil
 }

@@ -25,6 +25,7 @@ const (
 // lab is what all peers share.
 type lab struct {
 	root    string // of the repository
+	bin     string // the directory of our programs
 	scratch string
 	prefix  string // of the names of namespaces
 	env     []string

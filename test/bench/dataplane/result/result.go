@@ -24,7 +24,7 @@ type File struct {
 // Run is one call of the benchmark.
 type Run struct {
 	When    time.Time `json:"when"`
-	Commit  string    `json:"commit"`
+	Version string    `json:"version"` // of Wayfarer
 	Machine Machine   `json:"machine"`
 	Samples []Sample  `json:"samples"`
 }

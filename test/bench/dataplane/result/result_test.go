@@ -16,7 +16,7 @@ func sample(peer, metric string, values ...float64) (out []Sample) {
 }
 
 func run(samples ...[]Sample) Run {
-	r := Run{When: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Commit: "abc", Machine: Machine{CPU: "cpu", Cores: 2, Kernel: "6.1", Go: "go1"}}
+	r := Run{When: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Version: "abc", Machine: Machine{CPU: "cpu", Cores: 2, Kernel: "6.1", Go: "go1"}}
 	for _, s := range samples {
 		r.Samples = append(r.Samples, s...)
 	}

@@ -93,7 +93,7 @@ func (f *File) Conditions() string {
 	seen := map[string]bool{}
 	for _, r := range f.Runs {
 		m := r.Machine
-		text := fmt.Sprintf("- %s: commit %s; %s, %d cores; Linux %s; %s", r.When.UTC().Format("2006-01-02"), r.Commit, m.CPU, m.Cores, m.Kernel, m.Go)
+		text := fmt.Sprintf("- %s: Wayfarer %s; %s, %d cores; Linux %s; %s", r.When.UTC().Format("2006-01-02"), r.Version, m.CPU, m.Cores, m.Kernel, m.Go)
 		if m.Compare != "" {
 			text += "; " + m.Compare
 		}
