@@ -20,6 +20,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 	"github.com/wayfarer-vpn/wayfarer/server/network"
@@ -245,7 +246,7 @@ func (g *gateway) start(shards int) *gateway {
 	g.path = countingPath{g.plane, g.table}
 	g.Server.host = g.host
 	g.watch = func(context.Context, string) {} // netlink has no virtual time
-	g.applied = settings.Network("wfs0")
+	g.applied = settings.Network("wfs0", datapath.Choice{})
 	var undo undoList
 	if err := g.makeShards(shards, g.send, 4500, &undo); err != nil {
 		g.t.Fatal(err)

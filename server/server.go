@@ -193,7 +193,7 @@ func (s *Server) openDataPath(undo *undoList) error {
 		net := network.New(filepath.Join(c.StateDir, "network.json"), s.log)
 		s.host = net
 		undo.add("restore the network", net.Leave)
-		s.applied = settings.Network(name)
+		s.applied = settings.Network(name, choice)
 		if err := net.Apply(s.applied); err != nil {
 			return fmt.Errorf("set up the network: %w", err)
 		}
@@ -365,7 +365,7 @@ func (s *Server) Refresh(ctx context.Context) error {
 // change puts settings in force. Sessions that exist are not touched.
 func (s *Server) change(ctx context.Context, old, next *Settings) error {
 	if s.host != nil {
-		want := next.Network(s.applied.Device)
+		want := next.Network(s.applied.Device, s.dataPath)
 		// Sessions with addresses of a former pool live on, so their packets must be
 		// routed, and guarded, still.
 		for _, a := range s.table.outside(want.Pools) {

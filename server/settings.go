@@ -13,6 +13,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/server/network"
 )
@@ -89,10 +90,11 @@ func (n *NetworkConfig) pools() []netip.Prefix {
 	return out
 }
 
-// Network is what the host should look like, for a TUN device of that name.
-func (s *Settings) Network(device string) network.Desired {
+// Network is what the host should look like, for a tunnel's interface of that name.
+func (s *Settings) Network(device string, path datapath.Choice) network.Desired {
 	c := s.Config
-	return network.Desired{Device: device, MTU: c.Tunnel.MTU, Addresses: c.Network.Gateway, Pools: s.Pools(), Masquerade: c.Network.Masquerade}
+	return network.Desired{Device: device, MTU: c.Tunnel.MTU, Addresses: c.Network.Gateway, Pools: s.Pools(), Masquerade: c.Network.Masquerade,
+		KernelESP: path.Kernel(), PolicyBased: path.PolicyBased}
 }
 
 // Responder is what each of several engines gets: the limits are shared out among

@@ -10,6 +10,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/pki"
 )
 
@@ -142,7 +143,7 @@ format = "json"
 	if r.CookieThreshold != 3 || r.HalfOpenLimit != 50 || r.HalfOpenPerAddress != 5 || r.HalfOpenTimeout != 5*time.Second || r.SessionLimit != 25 {
 		t.Errorf("responder %+v", r)
 	}
-	if d := s.Network("vpn7"); d.MTU != 1300 || len(d.Pools) != 2 || !d.Masquerade || len(d.Addresses) != 1 {
+	if d := s.Network("vpn7", datapath.Choice{}); d.MTU != 1300 || len(d.Pools) != 2 || !d.Masquerade || len(d.Addresses) != 1 {
 		t.Errorf("network %+v", d)
 	}
 	if tr := s.Transport(false); tr.IKEPort != 1500 || tr.NATTPort != 14500 || !tr.RawESP || len(tr.Addresses) != 2 {
@@ -416,7 +417,7 @@ func FuzzLoad(f *testing.F) {
 		l.load()
 		if l.problems.Err() == nil {
 			l.Responder(4)
-			l.Network("x")
+			l.Network("x", datapath.Choice{})
 			if _, err := newLeases(l.Pools(), c.Network.Gateway, nil, nil, time.Now); err != nil {
 				t.Errorf("the checks let a pool pass that cannot be made: %v", err)
 			}

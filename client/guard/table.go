@@ -38,6 +38,9 @@ type Settings struct {
 	// Addresses may leave by.
 	Interface string
 	Addresses []netip.Addr
+	// PolicyBased says that the kernel seals packets without an XFRM interface: they
+	// leave by an uplink, but not as they are.
+	PolicyBased bool
 	// Ports are our own UDP ports. What comes in for them gets Mark, so that the
 	// reverse path filters of firewalls find the way that our answers take, and not
 	// the tunnel (firewalld drops IPv6 otherwise).
@@ -62,6 +65,9 @@ func Set(s Settings) error {
 		if name != "" {
 			c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: leavesBy(name)})
 		}
+	}
+	if s.PolicyBased {
+		c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: isSealed()})
 	}
 	for _, a := range s.Addresses {
 		c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: comesFrom(a)})
@@ -128,6 +134,16 @@ func leavesBy(name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: wanted},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+}
+
+// isSealed accepts what IPsec is about to seal (NFT_RT_XFRM of linux/netfilter/nf_tables.h).
+func isSealed() []expr.Any {
+	const routeIPsec expr.RtKey = 4
+	return []expr.Any{
+		&expr.Rt{Key: routeIPsec, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
 }

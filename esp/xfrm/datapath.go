@@ -187,7 +187,7 @@ func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
 	if old.Pair != path.Pair {
 		err = errors.Join(err, d.kernel.Unpin(old))
 	}
-	if err = errors.Join(err, d.fitMTU()); err != nil {
+	if err = errors.Join(err, d.fitMTU(h)); err != nil {
 		return fmt.Errorf("move host %d: %w", id, err)
 	}
 	return nil
@@ -208,7 +208,7 @@ func (d *DataPath) RemoveHost(id esp.HostID) error {
 	errs = append(errs, d.kernel.Unpin(h.path))
 	delete(d.hosts, id)
 	delete(d.reqids, h.reqid)
-	errs = append(errs, d.fitMTU())
+	errs = append(errs, d.fitMTU(h))
 	return errors.Join(errs...)
 }
 
@@ -257,7 +257,7 @@ func (d *DataPath) add(c *child) error {
 		return fmt.Errorf("install the inbound policies: %w", err)
 	}
 	d.ring()
-	return d.fitMTU()
+	return d.fitMTU(c.host)
 }
 
 // ActivateChild implements esp.DataPath. Activating a Child SA again makes it the
@@ -386,32 +386,4 @@ func (d *DataPath) Close() error {
 	}
 	d.goroutines.Wait()
 	return errors.Join(errs...)
-}
-
-// fitMTU makes the interface's MTU fit the narrowest path known. A gateway, with many
-// hosts on one interface, leaves it as it is.
-func (d *DataPath) fitMTU() error {
-	if d.cfg.Owner != Laptop {
-		return nil
-	}
-	mtu := d.cfg.MTU
-	for _, c := range d.children {
-		p := c.host.path
-		if p.MTU == 0 {
-			continue
-		}
-		inner, err := esp.InnerMTU(p.MTU, p.Pair.Remote.Addr().Unmap().Is6(), p.UDP, c.desc.Out.Encr, c.desc.Out.Integ)
-		if err == nil && inner > 0 {
-			mtu = min(mtu, inner)
-		}
-	}
-	mtu = max(mtu, esp.MinIPv6MTU)
-	if mtu == d.mtu {
-		return nil
-	}
-	if err := d.kernel.SetMTU(mtu); err != nil {
-		return err
-	}
-	d.mtu = mtu
-	return nil
 }

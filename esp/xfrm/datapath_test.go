@@ -2,6 +2,7 @@ package xfrm
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -239,6 +240,35 @@ func TestMTUFollowsThePath(t *testing.T) {
 	w.ok(w.MoveHost(1, nat))
 	if w.kernel.mtu != DefaultMTU {
 		t.Errorf("MTU %d after moving to another path", w.kernel.mtu)
+	}
+}
+
+// TestGatewayNarrowsRoutes: a client behind a narrow path does not narrow the others.
+func TestGatewayNarrowsRoutes(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Owner = Gateway })
+	c := childOf(1)
+	c.Local, c.Remote = prefix("0.0.0.0/0"), prefix("10.66.0.2/32")
+	w.ok(w.AddHost(1, home))
+	w.ok(w.AddChild(c))
+	client := netip.MustParsePrefix("10.66.0.2/32")
+	if w.kernel.routes[client] != 0 {
+		t.Error("narrow before anything is known")
+	}
+	narrow := home
+	narrow.MTU = 1400
+	w.ok(w.MoveHost(1, narrow))
+	want, _ := esp.InnerMTU(1400, false, true, c.Out.Encr, c.Out.Integ)
+	if w.kernel.routes[client] != want || w.kernel.mtu != 0 {
+		t.Errorf("route %d instead of %d, interface %d", w.kernel.routes[client], want, w.kernel.mtu)
+	}
+	w.ok(w.MoveHost(1, nat))
+	if w.kernel.routes[client] != 0 {
+		t.Error("narrow on the next path too")
+	}
+	w.ok(w.MoveHost(1, narrow))
+	w.ok(w.RemoveHost(1))
+	if w.kernel.routes[client] != 0 {
+		t.Error("the route stays")
 	}
 }
 

@@ -3,6 +3,7 @@ package xfrm
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -72,6 +73,21 @@ func linkGone(err error) bool {
 func (k *linux) SetMTU(mtu int) error {
 	if err := k.route.LinkSetMTU(k.link, mtu); err != nil {
 		return fmt.Errorf("set the MTU of %s to %d: %w", k.cfg.Name, mtu, err)
+	}
+	return nil
+}
+
+// SetRouteMTU implements kernel.
+func (k *linux) SetRouteMTU(to netip.Prefix, mtu int) error {
+	r := &netlink.Route{Dst: hostNet(to.Addr()), LinkIndex: k.link.Attrs().Index, Protocol: pinProtocol, MTU: mtu}
+	if to.Addr().Is4() {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if mtu == 0 {
+		return ignore(k.route.RouteDel(r), unix.ESRCH)
+	}
+	if err := k.route.RouteReplace(r); err != nil {
+		return fmt.Errorf("tell the kernel that %d octets fit on the way to %s: %w", mtu, to.Addr(), err)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ type model struct {
 	policies map[policyKey]policy
 	pins     map[locator.Pair]int
 	mtu      int
+	routes   map[netip.Prefix]int
 	log      []string // what was asked, in order
 
 	refuseMigrate bool
@@ -32,7 +33,7 @@ type modelState struct {
 }
 
 func newModel() *model {
-	return &model{states: map[stateID]*modelState{}, policies: map[policyKey]policy{}, pins: map[locator.Pair]int{}}
+	return &model{states: map[stateID]*modelState{}, policies: map[policyKey]policy{}, pins: map[locator.Pair]int{}, routes: map[netip.Prefix]int{}}
 }
 
 func (m *model) note(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
@@ -117,7 +118,11 @@ func (m *model) RemovePolicy(key policyKey) error { delete(m.policies, key); ret
 func (m *model) Pin(p esp.Path) error             { m.pins[p.Pair]++; return nil }
 func (m *model) Unpin(p esp.Path) error           { m.pins[p.Pair]--; return nil }
 func (m *model) SetMTU(mtu int) error             { m.mtu = mtu; return nil }
-func (m *model) Close() error                     { return nil }
+func (m *model) SetRouteMTU(to netip.Prefix, mtu int) error {
+	m.routes[to] = mtu
+	return nil
+}
+func (m *model) Close() error { return nil }
 
 // carry lets a state of a child carry packets.
 func (m *model) carry(t *testing.T, id stateID, packets uint64) {

@@ -21,6 +21,8 @@ type host struct {
 	former   esp.Stats // of Child SAs that are gone
 	watch    hostWatch
 	reported time.Time // the last SourceChanged event
+	// narrowed are the routes to its addresses with an MTU of their own.
+	narrowed map[netip.Prefix]int
 }
 
 // child is a Child SA pair: two states in the kernel, and what they are found by.

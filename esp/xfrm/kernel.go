@@ -30,6 +30,9 @@ type kernel interface {
 	Unpin(esp.Path) error
 	// SetMTU changes the MTU of the tunnel's interface.
 	SetMTU(mtu int) error
+	// SetRouteMTU gives an address behind the interface a route with an MTU of its own;
+	// zero takes it away.
+	SetRouteMTU(to netip.Prefix, mtu int) error
 	// Close removes the interface and what is left of ours.
 	Close() error
 }

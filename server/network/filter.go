@@ -28,6 +28,9 @@ func (n *Network) filter(d Desired) error {
 	c.AddTable(t)
 	antispoof(c, t, d)
 	keepInside(c, t, d)
+	if d.KernelESP {
+		clampMSS(c, t, d)
+	}
 	if d.Masquerade {
 		masquerade(c, t, d)
 	}
@@ -65,8 +68,7 @@ func antispoof(c *nftables.Conn, t *nftables.Table, d Desired) {
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
 	for _, p := range d.Pools {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: join(
-			interfaceIsNot(expr.MetaKeyIIFNAME, d.Device), interfaceIsNot(expr.MetaKeyIIFNAME, "lo"),
-			address(p, source), drop())})
+			d.notFromTunnel(), interfaceIsNot(expr.MetaKeyIIFNAME, "lo"), address(p, source), drop())})
 	}
 }
 
@@ -76,8 +78,7 @@ func keepInside(c *nftables.Conn, t *nftables.Table, d Desired) {
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityMangle})
 	for _, p := range d.Pools {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: join(
-			interfaceIsNot(expr.MetaKeyOIFNAME, d.Device), interfaceIsNot(expr.MetaKeyOIFNAME, "lo"),
-			address(p, destination), drop())})
+			d.notToTunnel(), interfaceIsNot(expr.MetaKeyOIFNAME, "lo"), address(p, destination), drop())})
 	}
 }
 
@@ -86,9 +87,35 @@ func masquerade(c *nftables.Conn, t *nftables.Table, d Desired) {
 	chain := c.AddChain(&nftables.Chain{Name: "masquerade", Table: t, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	for _, p := range d.Pools {
-		rule := join(interfaceIsNot(expr.MetaKeyOIFNAME, d.Device), interfaceIsNot(expr.MetaKeyOIFNAME, "lo"), address(p, source))
+		rule := join(d.notToTunnel(), interfaceIsNot(expr.MetaKeyOIFNAME, "lo"), address(p, source))
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(rule, &expr.Counter{}, &expr.Masq{})})
 	}
+}
+
+// clampMSS lowers the segment size in the SYN segments of connections that enter the
+// tunnel to what its route carries.
+func clampMSS(c *nftables.Conn, t *nftables.Table, d Desired) {
+	const (
+		flagsAt, syn         = 13, 0x02 // RFC 9293 §3.1
+		optionMSS, sizeAt    = 2, 2     // RFC 9293 §3.2
+		protocolTCP, mssSize = unix.IPPROTO_TCP, 2
+	)
+	chain := c.AddChain(&nftables.Chain{Name: "clamp_mss", Table: t, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityMangle})
+	into := interfaceIs(expr.MetaKeyOIFNAME, d.Device)
+	if d.PolicyBased {
+		into = []expr.Any{&expr.Rt{Key: routeIPsec, Register: register}, equals(1)}
+	}
+	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: join(into, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		equals(protocolTCP),
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
+		equals(syn),
+		&expr.Rt{Key: expr.RtTCPMSS, Register: register},
+		&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: mssSize, Size: mssSize},
+		&expr.Exthdr{Op: expr.ExthdrOpTcpopt, SourceRegister: register, Type: optionMSS, Offset: sizeAt, Len: mssSize},
+	})})
 }
 
 // warnOfOtherFilters tells of chains that drop forwarded packets by default: a rule of
@@ -142,6 +169,42 @@ func familyName(f nftables.TableFamily) string {
 
 // register is where a rule's expressions put what they compare.
 const register = 1
+
+// Keys of linux/netfilter/nf_tables.h that the library has no names for.
+const (
+	metaSecpath expr.MetaKey = 25 // NFT_META_SECPATH: the packet was opened by IPsec
+	routeIPsec  expr.RtKey   = 4  // NFT_RT_XFRM: the packet will be sealed by IPsec
+)
+
+// notFromTunnel goes on unless the packet came out of the tunnel.
+func (d *Desired) notFromTunnel() []expr.Any {
+	if d.PolicyBased {
+		return []expr.Any{&expr.Meta{Key: metaSecpath, Register: register}, equals(0)}
+	}
+	return interfaceIsNot(expr.MetaKeyIIFNAME, d.Device)
+}
+
+// notToTunnel goes on unless the packet is about to enter the tunnel. Without an XFRM
+// interface it leaves by the device only if no policy takes it, and vanishes there.
+func (d *Desired) notToTunnel() []expr.Any {
+	out := interfaceIsNot(expr.MetaKeyOIFNAME, d.Device)
+	if d.PolicyBased {
+		out = append(out, &expr.Rt{Key: routeIPsec, Register: register}, equals(0))
+	}
+	return out
+}
+
+// equals goes on if the register holds this octet.
+func equals(b byte) *expr.Cmp {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{b}}
+}
+
+// interfaceIs goes on if the packet's interface has this name.
+func interfaceIs(key expr.MetaKey, name string) []expr.Any {
+	out := interfaceIsNot(key, name)
+	out[1].(*expr.Cmp).Op = expr.CmpOpEq
+	return out
+}
 
 // interfaceIsNot goes on unless the packet's interface has this name.
 func interfaceIsNot(key expr.MetaKey, name string) []expr.Any {

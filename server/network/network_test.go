@@ -411,3 +411,37 @@ func TestApplyWithoutDevice(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+// TestKernelPathFilters: the rules for the kernel's data path are ones that the kernel
+// takes, and say what they should.
+func TestKernelPathFilters(t *testing.T) {
+	inOwnNamespace(t)
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("nft is not installed: the rules cannot be read back")
+	}
+	d := Desired{Device: "wfs0", Pools: []netip.Prefix{netip.MustParsePrefix("10.66.0.0/24")}, Masquerade: true, KernelESP: true}
+	n := New(filepath.Join(t.TempDir(), "notes"), slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		policyBased bool
+		want        []string
+	}{
+		{false, []string{`oifname "wfs0" tcp flags`, `maxseg size set rt mtu`, `iifname != "wfs0" iifname != "lo" ip saddr`}},
+		{true, []string{`rt ipsec exists`, `maxseg size set rt mtu`, `rt ipsec missing`, `secpath missing`}},
+	} {
+		d.PolicyBased = c.policyBased
+		if err := n.filter(d); err != nil {
+			t.Skipf("this kernel does not take the rules: %v", err)
+		}
+		out, err := exec.Command(nft, "list", "table", "inet", tableName).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		text := strings.ReplaceAll(strings.ReplaceAll(string(out), "meta ipsec", "secpath"), "meta secpath", "secpath")
+		for _, w := range c.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("policy based %v: no %q in\n%s", c.policyBased, w, out)
+			}
+		}
+	}
+}
