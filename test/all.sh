@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # all.sh - everything that must pass before a change goes in; `make test` runs it.
 #
-#     test/all.sh [STEP...]     steps: format vet staticcheck go namespaces packages
+#     test/all.sh [STEP...]     steps: format vet staticcheck go namespaces kernel packages
 #
 # Steps run one after the other, all of them also after a failure. Each prints lines
 # that begin with PASS, FAIL or SKIP; the last line here counts them:
@@ -44,6 +44,10 @@ namespaces() {
 	make -s build && test/run
 }
 
+kernel() {
+	make -s build && test/xfrm/run
+}
+
 packages() {
 	if [ "$(id -u)" -ne 0 ]; then echo "SKIP package tests: they need root"; return; fi
 	packaging/test/run
@@ -66,10 +70,10 @@ step() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces packages)
+[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces kernel packages)
 for s in "${steps[@]}"; do
 	case $s in
-	format | vet | staticcheck | namespaces | packages) step "$s" "$s" ;;
+	format | vet | staticcheck | namespaces | kernel | packages) step "$s" "$s" ;;
 	go) step go go_tests ;;
 	*) echo "all.sh: unknown step $s" >&2; exit 2 ;;
 	esac

@@ -11,7 +11,7 @@ set -u
 # Program, or file, and the package that brings it. One list per purpose.
 declare -A needs=(
 	[test]="gcc:gcc /usr/include/stdio.h:libc6-dev ip:iproute2 nft:nftables tcpdump:tcpdump ping:iputils-ping curl:curl
-		nsenter:util-linux ethtool:ethtool groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
+		linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables nsenter:util-linux ethtool:ethtool groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
 		/usr/share/ca-certificates:ca-certificates"
 	[demo]="ip:iproute2 nft:nftables ping:iputils-ping curl:curl nsenter:util-linux"
 	[packages]="gzip:gzip"

@@ -73,9 +73,10 @@ tool_end() { end "$1"; grep -v '^ready' "$WORK/$1.log"; }
 # figure NAME KEY: a figure that a finished tool has printed as KEY=value.
 figure() { grep -oE "(^| )$2=[^ ]*" "$WORK/$1.log" | tail -1 | cut -d= -f2; }
 
-# within SECONDS COMMAND...: try it again and again until it succeeds.
+# within SECONDS COMMAND...: try it again and again until it succeeds. A slow machine
+# gets SLOW times as long.
 within() {
-	local until=$((SECONDS + $1)); shift
+	local until=$((SECONDS + $1 * ${SLOW:-1})); shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $until ] || return 1
 		sleep 0.05
@@ -130,15 +131,24 @@ network_up() {
 	route gateway $FAR_4 via $INSIDE_4; route gateway $FAR_6 via $INSIDE_6
 	route inside default via 10.20.0.1; route inside default via fd00:20::1
 	route nat default via 192.0.2.129
-	on nat nft -f - <<-'N' || return 1
+	napt || return 1
+	ip -n "$PREFIX-laptop" link set dev up-b down
+	uplink_on a
+	tool inside inside serve
+}
+# napt: the translation, with the older tool on kernels without nf_tables.
+napt() {
+	on nat nft -f - <<-'N' 2>/dev/null && return
 		table ip nat { chain post { type nat hook postrouting priority 100;
 			oifname "pub" meta l4proto { tcp, udp } snat to 192.0.2.130:40000-40999
 			oifname "pub" snat to 192.0.2.130
 		}; }
 	N
-	ip -n "$PREFIX-laptop" link set dev up-b down
-	uplink_on a
-	tool inside inside serve
+	local p
+	for p in tcp udp; do
+		on nat iptables-legacy -t nat -A POSTROUTING -o pub -p $p -j SNAT --to-source $NAT_4:40000-40999 || return 1
+	done
+	on nat iptables-legacy -t nat -A POSTROUTING -o pub -j SNAT --to-source $NAT_4
 }
 # uplink_on a|b, uplink_off a|b: as a network manager does it. a has the better metric.
 uplink_on() {
