@@ -70,7 +70,7 @@ step() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces kernel packages)
+[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces packages)
 for s in "${steps[@]}"; do
 	case $s in
 	format | vet | staticcheck | namespaces | kernel | packages) step "$s" "$s" ;;
