@@ -36,16 +36,16 @@ func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 	if s.Role() == ike.Initiator || d.Cause == locator.LocalLost {
 		s.MoveIKE(path)
 	}
+	if s.Role() == ike.Initiator {
+		// The update leaves before ESP does: the responder's answers to it are then right.
+		if s.Outstanding() {
+			t.repeatOver(now, d.To)
+			t.hurry = hurry{at: now.Add(hurryFirst), left: hurryTimes}
+		}
+		t.tellMove(now)
+	}
 	s.MoveESP(path)
 	s.Act(ike.PathChanged{Session: s.ID(), From: d.From, To: d.To, Cause: d.Cause.String(), Verified: d.Verified, Gap: gap})
-	if s.Role() == ike.Responder {
-		return
-	}
-	if s.Outstanding() {
-		t.repeatOver(now, d.To)
-		t.hurry = hurry{at: now.Add(hurryFirst), left: hurryTimes}
-	}
-	t.tellMove(now)
 }
 
 // hurry repeats the request that is outstanding at a move more often than its back-off:

@@ -158,8 +158,10 @@ func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
 	if h == nil {
 		return fmt.Errorf("move host %d: %w", id, ErrUnknownHost)
 	}
-	h.move(path, d.stamp(d.cfg.Now()))
+	stamp := d.stamp(d.cfg.Now())
+	h.move(path, stamp)
 	d.schedule(h, &path)
+	d.forward(h, stamp)
 	return nil
 }
 

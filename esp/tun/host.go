@@ -18,6 +18,8 @@ type host struct {
 	path    atomic.Pointer[esp.Path] // what it points to is never changed
 	first   esp.Path                 // the first path, beside what else a packet needs
 	lastOut atomic.Int64             // stamp of the last packet or keepalive sent
+	// stranded are packets that could not be sent over the path.
+	stranded stranded
 	// reported is the stamp of the last SourceChanged event.
 	reported atomic.Int64
 

@@ -293,6 +293,9 @@ func (o *outbound) send(stamp int64) {
 		}
 		if err := (*sender).SendESP(path.Pair, path.UDP, trains); err != nil {
 			o.d.counters.outUnsent.Add(uint64(r.packets))
+			if noWay(err) {
+				h.stranded.keep(trains, stamp)
+			}
 			o.d.warn("packets could not be sent", "host", h.id, "pair", path.Pair, "error", err)
 			continue
 		}
