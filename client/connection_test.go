@@ -20,6 +20,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -39,6 +40,7 @@ type fakeStack struct {
 	races    map[ike.SessionID]*ike.Race
 	decided  map[*ike.Race]bool
 	uplinks  chan struct{}
+	errors   chan transport.PathError
 }
 
 func (s *fakeStack) Initiate(_ context.Context, _ *ike.Policy, remote netip.Addr, race *ike.Race) (ike.SessionID, error) {
@@ -116,6 +118,8 @@ func (s *fakeStack) LocalFor(remote netip.Addr) (netip.Addr, error) {
 }
 
 func (s *fakeStack) Uplinks() <-chan struct{} { return s.uplinks }
+
+func (s *fakeStack) PathErrors() <-chan transport.PathError { return s.errors }
 
 func (s *fakeStack) Resume() { s.world.note("resume") }
 
@@ -288,7 +292,7 @@ func (w *world) stack() *fakeStack {
 func (w *world) newStack(*profile.Profile) (Stack, error) {
 	w.note("stack")
 	s := &fakeStack{world: w, sessions: map[ike.SessionID]ike.SessionInfo{}, races: map[ike.SessionID]*ike.Race{},
-		decided: map[*ike.Race]bool{}, uplinks: make(chan struct{}, 1), events: make(chan ike.Action, 16), failed: make(chan struct{})}
+		decided: map[*ike.Race]bool{}, uplinks: make(chan struct{}, 1), errors: make(chan transport.PathError, 4), events: make(chan ike.Action, 16), failed: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stacks = append(w.stacks, s)

@@ -27,7 +27,7 @@ func (c *connection) connect(ctx context.Context) (info ike.SessionInfo, err err
 			return info, nil
 		}
 		// It is no use to us, nor will it be at another address.
-		r.outcomes.add(cand, asFailure(err), false)
+		r.outcomes.add(cand, asFailure(err))
 		r.refused[cand.server] = true
 		if ctx.Err() != nil {
 			return info, err

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 )
 
 // outcomes are how the attempts at the addresses of a gateway have ended. One failure
@@ -15,11 +16,25 @@ type outcomes []outcome
 type outcome struct {
 	candidate
 	*failure
-	silent bool // no answer at all
+	silent bool   // no answer at all
+	said   string // what ICMP said instead
 }
 
-func (o *outcomes) add(c candidate, f *failure, silent bool) {
-	*o = append(*o, outcome{c, f, silent})
+func (o *outcomes) add(c candidate, f *failure) {
+	*o = append(*o, outcome{candidate: c, failure: f})
+}
+
+// addSilent notes an address that has not answered, with what ICMP said about it.
+func (o *outcomes) addSilent(c candidate, e *transport.PathError) {
+	x := outcome{candidate: c, failure: silent([]candidate{c}), silent: true}
+	if e != nil {
+		x.said = fmt.Sprintf("ICMP from %s says: %s", e.From, e.Kind)
+		x.detail += "; " + x.said
+		if e.Kind == transport.PortUnreachable {
+			x.hint = "The machine is there, but nothing listens on that port. Is it the gateway's address, and does vpn-server run there?"
+		}
+	}
+	*o = append(*o, x)
 }
 
 // weight orders failures by how much they say: what a gateway has answered says more
@@ -45,8 +60,9 @@ func (o outcomes) sum() *failure {
 	}
 	best := slices.MaxFunc(o, func(a, b outcome) int { return a.weight() - b.weight() })
 	out := *best.failure
-	if best.silent {
-		out = *silent(o.silentOnes())
+	if silentOnes := o.silentOnes(); best.silent && len(silentOnes) > 1 {
+		out = *silent(silentOnes)
+		out.detail += o.said()
 	}
 	var others []string
 	for _, x := range o {
@@ -63,6 +79,17 @@ func (o outcomes) sum() *failure {
 		out.detail += "; " + strings.Join(others, "; ")
 	}
 	return &out
+}
+
+// said is what ICMP said about the silent ones.
+func (o outcomes) said() string {
+	var out strings.Builder
+	for _, x := range o {
+		if x.said != "" {
+			fmt.Fprintf(&out, "; about %s %s", x.addr, x.said)
+		}
+	}
+	return out.String()
 }
 
 func (o outcomes) silentOnes() (out []candidate) {

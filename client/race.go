@@ -12,6 +12,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 )
 
 // authPatience is how long a gateway that has answered IKE_SA_INIT may take for
@@ -30,8 +31,9 @@ type race struct {
 	c        *connection
 	search   *search
 	outcomes outcomes
-	taken    map[netip.Addr]bool // asked
-	refused  map[string]bool     // entries of the profile that have turned us away
+	taken    map[netip.Addr]bool                // asked
+	refused  map[string]bool                    // entries of the profile that have turned us away
+	said     map[netip.Addr]transport.PathError // by ICMP
 
 	// Of one round.
 	rules   *ike.Race
@@ -41,7 +43,7 @@ type race struct {
 }
 
 func newRace(c *connection, s *search) *race {
-	return &race{c: c, search: s, taken: map[netip.Addr]bool{}, refused: map[string]bool{}}
+	return &race{c: c, search: s, taken: map[netip.Addr]bool{}, refused: map[string]bool{}, said: map[netip.Addr]transport.PathError{}}
 }
 
 // skip says whether an address is not to be asked. A gateway that has turned us away
@@ -89,6 +91,8 @@ func (r *race) round(ctx context.Context) (ike.SessionInfo, candidate, error) {
 			if err := r.moved(ctx); err != nil {
 				return ike.SessionInfo{}, candidate{}, err
 			}
+		case e := <-r.c.stack.PathErrors():
+			r.hinted(e)
 		case <-r.c.stack.Failed():
 			return ike.SessionInfo{}, candidate{}, &failure{code: reason.DataPathFailed, detail: r.c.stack.Err().Error()}
 		case <-ctx.Done():
@@ -135,7 +139,7 @@ func (r *race) ask(ctx context.Context, cand candidate) {
 		delete(r.taken, cand.addr)
 		r.decide()
 	case err != nil:
-		r.outcomes.add(cand, asFailure(r.c.cancelled(ctx, err)), false)
+		r.outcomes.add(cand, asFailure(r.c.cancelled(ctx, err)))
 		r.nextAt = time.Time{}
 	default:
 		r.flying[id] = cand
@@ -203,7 +207,11 @@ func (r *race) event(a ike.Action) (info ike.SessionInfo, cand candidate, err er
 // failed notes the end of an attempt. The round ends if that one had won it.
 func (r *race) failed(cand candidate, a ike.Closed) (won bool) {
 	unanswered := a.Reason == reason.NoAnswer && a.Info.SPIr == 0
-	r.outcomes.add(cand, closedBeforeUp(a, cand), unanswered)
+	if unanswered {
+		r.silence(cand)
+	} else {
+		r.outcomes.add(cand, closedBeforeUp(a, cand))
+	}
 	r.nextAt = time.Time{}
 	if a.Notify != 0 && a.Info.SPIr != 0 {
 		r.refused[cand.server] = true
@@ -223,7 +231,7 @@ func (r *race) impatient(ctx context.Context) error {
 		if !ok || info.SPIr == 0 {
 			continue
 		}
-		r.outcomes.add(cand, stuck(cand), false)
+		r.outcomes.add(cand, stuck(cand))
 		r.c.stack.Abort(id, reason.NoAnswer)
 		delete(r.flying, id)
 	}
@@ -254,6 +262,28 @@ func (r *race) moved(ctx context.Context) error {
 		return errAgain
 	}
 	return nil
+}
+
+// hinted takes what ICMP says about an address. It may be forged, so the attempt goes
+// on; but the next address need not wait.
+func (r *race) hinted(e transport.PathError) {
+	for _, cand := range r.flying {
+		if cand.addr == e.Pair.Remote.Addr() {
+			if _, known := r.said[cand.addr]; !known {
+				r.nextAt = time.Time{}
+			}
+			r.said[cand.addr] = e
+		}
+	}
+}
+
+// silence notes that an address has not answered.
+func (r *race) silence(cand candidate) {
+	if e, ok := r.said[cand.addr]; ok {
+		r.outcomes.addSilent(cand, &e)
+		return
+	}
+	r.outcomes.addSilent(cand, nil)
 }
 
 // land ends what is still in flight; it may have its turn in another round.
@@ -287,10 +317,10 @@ func (r *race) interrupted(ctx context.Context) (ike.SessionInfo, candidate, err
 		cand := r.flying[id]
 		info, ok := r.c.stack.Session(context.WithoutCancel(ctx), id)
 		if ok && info.SPIr != 0 {
-			r.outcomes.add(cand, stuck(cand), false)
+			r.outcomes.add(cand, stuck(cand))
 			continue
 		}
-		r.outcomes.add(cand, silent([]candidate{cand}), true)
+		r.silence(cand)
 	}
 	if f := r.outcomes.sum(); f != nil {
 		return none, candidate{}, f
@@ -298,13 +328,10 @@ func (r *race) interrupted(ctx context.Context) (ike.SessionInfo, candidate, err
 	return none, candidate{}, &failure{code: reason.DNSFailed, detail: r.search.problem()}
 }
 
-// closedBeforeUp turns the end of an attempt into a failure.
+// closedBeforeUp turns the end of an attempt that was answered into a failure.
 func closedBeforeUp(a ike.Closed, cand candidate) *failure {
-	switch {
-	case a.Reason != reason.NoAnswer:
+	if a.Reason != reason.NoAnswer {
 		return &failure{code: a.Reason, notify: a.Notify, detail: a.Detail}
-	case a.Info.SPIr == 0:
-		return silent([]candidate{cand})
 	}
 	return stuck(cand)
 }

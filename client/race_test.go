@@ -12,6 +12,8 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
+	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
 // Addresses of a gateway with both families; by RFC 8305 they are asked in this order.
@@ -274,5 +276,38 @@ func TestUplinksDoNotHurryRefusals(t *testing.T) {
 			t.Errorf("happened: %s", got)
 		}
 		c.stop()
+	})
+}
+
+// TestICMPHurriesTheNext: a host that says that nothing listens is not waited for, but
+// what ICMP says is no end, since anybody can say it.
+func TestICMPHurriesTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		says := func(s *fakeStack, _ ike.SessionID) {
+			s.errors <- transport.PathError{
+				Kind: transport.PortUnreachable, From: netip.MustParseAddr("192.0.2.254"),
+				Pair: locator.Pair{Remote: netip.MustParseAddrPort("[" + six1 + "]:500")},
+			}
+		}
+		w.set(six1, func(s *fakeStack, id ike.SessionID) { says(s, id); answersLate(200*time.Millisecond)(s, id) })
+		c := w.racing(t, "", 0, six1, gateway)
+		after(100 * time.Millisecond)
+		if got := w.happened(); got != "stack, initiate "+six1+", initiate "+gateway {
+			t.Errorf("happened: %s", got)
+		}
+		after(200 * time.Millisecond)
+		if s := c.status(); !s.Connected || s.Remote.Address.String() != six1 {
+			t.Errorf("the lie was believed: %+v", s)
+		}
+		c.stop()
+
+		w = newWorld()
+		w.set(six1, says)
+		c = w.racing(t, "reconnect = false", 5*time.Second, six1)
+		<-c.done
+		if m := c.status().LastError.Message; !strings.Contains(m, "ICMP from 192.0.2.254 says: port unreachable") {
+			t.Errorf("message %q", m)
+		}
 	})
 }

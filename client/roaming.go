@@ -12,6 +12,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/netmon"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
+	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 	"github.com/wayfarer-vpn/wayfarer/mobike"
 )
@@ -102,6 +103,21 @@ func (s *stack) stirred(why locator.Cause) {
 	s.log.Debug("testing all paths", "because", why.String())
 	s.uplinks.tell()
 	s.eachSession(func(at time.Time, x *ike.Session) { mobike.Hint(at, x, why) })
+}
+
+// pathError takes what ICMP says about a pair. It makes sessions test that pair, no
+// more, and not often (locator.Entry.Hint): anybody can forge it (RFC 4621 §7). That a
+// packet was too big is not for us: path MTU discovery does without.
+func (s *stack) pathError(e transport.PathError) {
+	s.log.Debug("ICMP error", "about", e.String())
+	if e.Kind == transport.TooBig {
+		return
+	}
+	select {
+	case s.errors <- e:
+	default:
+	}
+	s.eachSession(func(at time.Time, x *ike.Session) { mobike.HintOn(at, x, e.Pair, locator.ICMPError) })
 }
 
 // eachSession runs f on every session that is up, on the engine's goroutine.

@@ -41,6 +41,8 @@ type Stack interface {
 	// Uplinks delivers a token when the ways out of this machine have changed, or may
 	// work again.
 	Uplinks() <-chan struct{}
+	// PathErrors delivers what ICMP says about addresses. It may be forged.
+	PathErrors() <-chan transport.PathError
 	// Resume is to be called after the machine has slept.
 	Resume()
 	// Session returns a snapshot; it is false when the session is gone.
@@ -96,6 +98,7 @@ type stack struct {
 	cancel context.CancelFunc
 	ran    chan struct{} // closed when the shard has ended
 	events chan ike.Action
+	errors chan transport.PathError
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -104,6 +107,9 @@ type stack struct {
 
 // eventBuffer is more than a client's engine can tell before somebody listens.
 const eventBuffer = 256
+
+// errorBuffer holds ICMP errors while nobody connects; more of them say no more.
+const errorBuffer = 4
 
 // inlet receives what arrives. The transport exists before what it feeds.
 type inlet struct {
@@ -124,6 +130,13 @@ func (i *inlet) HandleESP(batch []transport.ESPTrain) {
 	}
 }
 
+// pathError receives what ICMP says.
+func (i *inlet) pathError(e transport.PathError) {
+	if s := i.stack.Load(); s != nil {
+		s.pathError(e)
+	}
+}
+
 // NewStack opens sockets and device and starts the engine.
 func NewStack(cfg StackConfig) (Stack, error) {
 	datapath.Clean(xfrm.Laptop, cfg.Log)
@@ -131,7 +144,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 		return nil, reason.New(reason.Conflict, "there is an interface %s already; another vpn-client may be running, or set another name with interface in client.toml", cfg.Interface)
 	}
 	s := &stack{
-		log: cfg.Log, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
+		log: cfg.Log, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), errors: make(chan transport.PathError, errorBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
 	}
 	in := &inlet{}
 	if err := s.open(cfg, in); err != nil {
@@ -159,6 +172,7 @@ func (s *stack) open(cfg StackConfig, in *inlet) (err error) {
 	kernel := s.choice.Kernel()
 	s.transport, err = transport.Listen(transport.Config{
 		IKEPort: cfg.Port, NATTPort: cfg.NATTPort, Ephemeral: true, Mark: Mark, RawESP: cfg.NativeESP && !kernel, KernelESP: kernel,
+		PathErrors: in.pathError,
 	}, in, cfg.Log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("open the sockets for IKE and ESP: %w", err), s.path.Close())
@@ -337,6 +351,7 @@ func (s *stack) Abort(id ike.SessionID, why reason.Code) {
 func (s *stack) Stats(id ike.SessionID) (esp.Stats, error) { return s.path.QueryHost(esp.HostID(id)) }
 func (s *stack) Events() <-chan ike.Action                 { return s.events }
 func (s *stack) Failed() <-chan struct{}                   { return s.failed }
+func (s *stack) PathErrors() <-chan transport.PathError    { return s.errors }
 func (s *stack) Uplinks() <-chan struct{}                  { return s.uplinks.changed }
 func (s *stack) Device() (string, int)                     { return s.name, s.path.MTU() }
 func (s *stack) DataPath() datapath.Choice                 { return s.choice }

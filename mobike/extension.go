@@ -56,10 +56,15 @@ func Hint(now time.Time, s *ike.Session, why locator.Cause) {
 // HintOn is Hint about one pair, which need not be the current one: an ICMP error tells
 // whom it is about.
 func HintOn(now time.Time, s *ike.Session, pair locator.Pair, why locator.Cause) {
-	if t, ok := ike.TaskOf[*Task](s); ok && t.active {
-		t.entry.Hint(now, pair, why)
-		t.run(now)
+	t, ok := ike.TaskOf[*Task](s)
+	if !ok || !t.active {
+		return
 	}
+	if p := t.session.Path().Pair; p.Local == pair.Local && p.Remote == pair.Remote {
+		pair = p // by whatever interface the word came
+	}
+	t.entry.Hint(now, pair, why)
+	t.run(now)
 }
 
 // Paths returns what a session knows about its pairs, and false without MOBIKE.

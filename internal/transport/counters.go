@@ -13,6 +13,7 @@ type Counters struct {
 	Truncated       uint64 // larger than the buffer, or without its control data
 	KernelDrops     uint64 // dropped by the kernel because the receive queue was full
 	ReadErrors      uint64 // failed receive calls, ICMP errors among them
+	PathErrors      uint64 // ICMP errors about packets sent before
 	SendErrors      uint64 // packets that the kernel refused to send
 	TrainsRefused   uint64 // segmentation refused, packets sent one by one instead
 }
@@ -20,7 +21,7 @@ type Counters struct {
 // counters is Counters while it is being counted.
 type counters struct {
 	keepalives, short, shortIKE, markedOnIKEPort, malformed, notUnicast,
-	truncated, kernelDrops, readErrors, sendErrors, trainsRefused atomic.Uint64
+	truncated, kernelDrops, readErrors, pathErrors, sendErrors, trainsRefused atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
@@ -34,6 +35,7 @@ func (c *counters) snapshot() Counters {
 		Truncated:       c.truncated.Load(),
 		KernelDrops:     c.kernelDrops.Load(),
 		ReadErrors:      c.readErrors.Load(),
+		PathErrors:      c.pathErrors.Load(),
 		SendErrors:      c.sendErrors.Load(),
 		TrainsRefused:   c.trainsRefused.Load(),
 	}

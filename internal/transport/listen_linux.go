@@ -31,6 +31,7 @@ type Transport struct {
 	counters counters
 
 	readErrors *ratelimit.Bucket // limits what the readers log
+	pathErrors *ratelimit.Bucket // limits what Config.PathErrors gets
 	readers    sync.WaitGroup
 	closeOnce  sync.Once
 	closed     chan struct{}
@@ -49,6 +50,7 @@ func Listen(cfg Config, h Handler, log *slog.Logger) (*Transport, error) {
 	t := &Transport{
 		cfg: cfg, handler: h, log: log,
 		readErrors: ratelimit.NewBucket(1, 5),
+		pathErrors: ratelimit.NewBucket(pathErrorsPerSecond, pathErrorsBurst),
 		closed:     make(chan struct{}),
 	}
 	if err := t.openAll(); err != nil {
@@ -57,6 +59,7 @@ func Listen(cfg Config, h Handler, log *slog.Logger) (*Transport, error) {
 		}
 		return nil, err
 	}
+	t.watchErrors()
 	// Every socket is known before the first packet can ask for one.
 	for _, s := range t.sockets {
 		r := newReader(t, s)

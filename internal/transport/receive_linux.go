@@ -91,6 +91,10 @@ func (r *reader) loop(fd uintptr) {
 			r.deliver()
 			continue
 		}
+		if r.t.readErrorQueue(r.s, fd) > 0 {
+			failed = 0
+			continue
+		}
 		failed++
 		if !r.recover(failed) {
 			return

@@ -176,6 +176,7 @@ func (sd *sender) sendSome(fd uintptr) {
 func (sd *sender) call() error {
 	err := sd.s.raw.Control(sd.try)
 	for err == nil && sd.errno == unix.EAGAIN {
+		sd.lookAtErrors() // a queue of errors makes the socket look ready
 		err = sd.s.raw.Control(sd.wait)
 	}
 	if err == nil {
@@ -200,7 +201,7 @@ func awaitRoom(fd uintptr) {
 // when the error concerns every packet to this pair, so that more would be in vain.
 func (sd *sender) flush() (first error, done bool) {
 	defer sd.reset()
-	retried := false
+	retried := 0
 	for sd.sent < sd.filled {
 		if err := sd.call(); err != nil {
 			return err, false
@@ -208,8 +209,8 @@ func (sd *sender) flush() (first error, done bool) {
 		if sd.errno == 0 {
 			continue
 		}
-		if pending(sd.errno) && !retried { // told to us once, about something earlier
-			retried = true
+		if sd.earlierError(retried) {
+			retried++
 			continue
 		}
 		err, alone := sd.failed()

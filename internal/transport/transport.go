@@ -38,6 +38,10 @@ type Config struct {
 	// client that tests its links one by one leaves it off. Link-local remotes keep
 	// their interface in either case: they mean nothing without it.
 	FollowRoutes bool
+	// PathErrors, if not nil, gets what ICMP says about packets sent before, at a
+	// limited rate: hints, since it can be forged. It is called from the goroutines that
+	// receive and send, and must not wait.
+	PathErrors func(PathError)
 }
 
 // Port names one of the two UDP ports of a transport.
