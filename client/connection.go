@@ -286,7 +286,7 @@ func (c *connection) explainTimeout(connecting context.Context, err error) error
 func (c *connection) apply(ctx context.Context, info ike.SessionInfo) error {
 	device, _ := c.stack.Device()
 	n := networkFor(c.profile, info, device, c.stack.Ports())
-	n.PolicyBased = c.stack.DataPath().PolicyBased
+	n.KernelESP = c.stack.DataPath().Kernel()
 	c.applied = true // also if only half of it succeeds: there is something to clear
 	if err := c.machine.Apply(ctx, n); err != nil {
 		return &failure{code: reason.RouteFailed, detail: err.Error()}

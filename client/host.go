@@ -25,8 +25,8 @@ type Network struct {
 	// Ports are our own UDP ports; NativeESP says that we use IP protocol 50 too.
 	Ports     []uint16
 	NativeESP bool
-	// PolicyBased says that the kernel seals packets without an XFRM interface.
-	PolicyBased bool
+	// KernelESP says that the kernel seals packets.
+	KernelESP bool
 	// LAN leaves attached private networks reachable beside a full tunnel.
 	LAN bool
 	// DNS are the name servers to use; none leaves the machine's own.
@@ -102,7 +102,7 @@ func (h *host) Apply(ctx context.Context, n Network) error {
 }
 
 func (h *host) applyRoutes(n Network) error {
-	if err := h.setGuard(guard.Settings{Interface: n.Interface, PolicyBased: n.PolicyBased, Addresses: slices.Concat(n.Addresses, h.former), Ports: n.Ports, Mark: Mark}); err != nil {
+	if err := h.setGuard(guard.Settings{Interface: n.Interface, KernelESP: n.KernelESP, Addresses: slices.Concat(n.Addresses, h.former), Ports: n.Ports, Mark: Mark}); err != nil {
 		return err
 	}
 	var attached []netip.Prefix

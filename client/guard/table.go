@@ -38,9 +38,9 @@ type Settings struct {
 	// Addresses may leave by.
 	Interface string
 	Addresses []netip.Addr
-	// PolicyBased says that the kernel seals packets without an XFRM interface: they
-	// leave by an uplink, but not as they are.
-	PolicyBased bool
+	// KernelESP says that the kernel seals packets. Netfilter then sees them leave by an
+	// uplink too, when they are about to be sealed.
+	KernelESP bool
 	// Ports are our own UDP ports. What comes in for them gets Mark, so that the
 	// reverse path filters of firewalls find the way that our answers take, and not
 	// the tunnel (firewalld drops IPv6 otherwise).
@@ -66,7 +66,7 @@ func Set(s Settings) error {
 			c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: leavesBy(name)})
 		}
 	}
-	if s.PolicyBased {
+	if s.KernelESP {
 		c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: isSealed()})
 	}
 	for _, a := range s.Addresses {

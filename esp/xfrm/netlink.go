@@ -221,7 +221,8 @@ func (k *linux) RemoveState(id stateID) (snapshot, error) {
 
 // lastWords finds the notice of a state's removal, which is there already.
 func lastWords(notices *nl.NetlinkSocket, id stateID) (snapshot, bool) {
-	_ = notices.SetReceiveTimeout(&unix.Timeval{Usec: 100_000})
+	// Only a machine that hardly gets to run takes any time at all.
+	_ = notices.SetReceiveTimeout(&unix.Timeval{Sec: 2})
 	for range 64 {
 		messages, from, err := notices.Receive()
 		if err != nil {

@@ -184,11 +184,12 @@ func (d *Desired) notFromTunnel() []expr.Any {
 	return interfaceIsNot(expr.MetaKeyIIFNAME, d.Device)
 }
 
-// notToTunnel goes on unless the packet is about to enter the tunnel. Without an XFRM
-// interface it leaves by the device only if no policy takes it, and vanishes there.
+// notToTunnel goes on unless the packet is about to enter the tunnel. What the kernel
+// seals passes here twice, with an XFRM interface too: the second time it is about to
+// leave by the uplink, and will be sealed before.
 func (d *Desired) notToTunnel() []expr.Any {
 	out := interfaceIsNot(expr.MetaKeyOIFNAME, d.Device)
-	if d.PolicyBased {
+	if d.KernelESP {
 		out = append(out, &expr.Rt{Key: routeIPsec, Register: register}, equals(0))
 	}
 	return out

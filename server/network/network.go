@@ -57,8 +57,8 @@ type Desired struct {
 	// Pools are the networks that clients' addresses come from.
 	Pools []netip.Prefix
 	// KernelESP says that the kernel seals and opens packets, and so nobody adapts the
-	// segment size of TCP connections to the tunnel: a rule does. PolicyBased says that it
-	// does without an XFRM interface: packets come and go by the uplinks, and what was
+	// segment size of TCP connections to the tunnel: a rule does. PolicyBased says that the
+	// kernel does without an XFRM interface: packets come and go by the uplinks, and what was
 	// in the tunnel is known by its having been opened, or about to be sealed.
 	KernelESP, PolicyBased bool
 	// Masquerade hides clients behind the gateway's address when their packets leave

@@ -426,7 +426,7 @@ func TestKernelPathFilters(t *testing.T) {
 		policyBased bool
 		want        []string
 	}{
-		{false, []string{`oifname "wfs0" tcp flags`, `maxseg size set rt mtu`, `iifname != "wfs0" iifname != "lo" ip saddr`}},
+		{false, []string{`oifname "wfs0" tcp flags`, `maxseg size set rt mtu`, `iifname != "wfs0" iifname != "lo" ip saddr`, `oifname != "wfs0" rt ipsec missing`}},
 		{true, []string{`rt ipsec exists`, `maxseg size set rt mtu`, `rt ipsec missing`, `secpath missing`}},
 	} {
 		d.PolicyBased = c.policyBased
