@@ -15,7 +15,7 @@ func pathsCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "paths",
 		Usage: "show the pairs of addresses that the session could go over",
-		Description: cli.Describe("One line a pair: ours and the gateway's address, whether the gateway has answered there (verified), whether packets get through now, "+
+		Description: cli.Describe("One line a pair: ours and the gateway's address, whether the gateway has answered there (verified), whether packets get through now, the largest packet known to arrive (MTU), "+
 			"and which pair is in use and why.",
 			cli.Example{Command: "vpn-client paths", Does: "All pairs"},
 			cli.Example{Command: "vpn-client paths --json", Does: "For programs"}),
