@@ -87,9 +87,13 @@ type pathMTU struct {
 	alarm   bool          // the next probe is about traffic that goes unanswered
 }
 
+// Only peers of our own kind are asked: a probe that is too large is repeated in
+// fragments, and strongSwan with mediation drops every fragmented INFORMATIONAL request
+// (process_message_job.c takes it for a connectivity check), so that nothing else could
+// be sent after it.
 func (m *pathMTU) enabled() bool {
 	s := m.session
-	return s.policy.DiscoverPathMTU && s.hosted && s.sa != nil && s.sa.fragmentation
+	return s.nat.open && s.policy.DiscoverPathMTU && s.hosted && s.sa != nil && s.sa.fragmentation
 }
 
 // of is what is known about a path, zero for nothing.
