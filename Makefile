@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/wayfarer-vpn/wayfarer/internal/cli.version=$(VERS
 GOBUILD := CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := build
-.PHONY: build test demo bench lint packages fuzz clean help
+.PHONY: build test test-kernel demo bench lint packages fuzz clean help
 
 build: ## bin/vpn-server and bin/vpn-client, static
 	$(GOBUILD) -o bin/ ./cmd/vpn-server ./cmd/vpn-client
@@ -17,6 +17,10 @@ build: ## bin/vpn-server and bin/vpn-client, static
 test: ## everything: format, vet, staticcheck, Go tests, namespaces, packages (as root)
 	@test/setup.sh test
 	@test/all.sh
+
+test-kernel: ## the kernel's data path, in a virtual machine with IPsec (as root; WF_KERNEL=qemu for a distribution's kernel)
+	@test/setup.sh kernel
+	@test/all.sh kernel
 
 demo: ## a gateway and a laptop behind a NAT, in network namespaces (as root)
 	@test/setup.sh demo
@@ -43,7 +47,7 @@ clean: ## what was built; downloads in .cache stay
 	rm -rf bin dist .cache/stage
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Tools are pinned in a module of their own.
 .cache/tools/%: tools/go.mod tools/go.sum

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh - make sure that the programs which the tests need are there.
 #
-#     test/setup.sh [test|demo|packages]...      (default: test)
+#     test/setup.sh [test|kernel|demo|packages]...      (default: test)
 #
 # On Debian and Ubuntu, as root, missing packages are installed, and it says which.
 # Elsewhere, and without root, it says what to install and goes on: the tests that need
@@ -11,8 +11,9 @@ set -u
 # Program, or file, and the package that brings it. One list per purpose.
 declare -A needs=(
 	[test]="gcc:gcc /usr/include/stdio.h:libc6-dev ip:iproute2 nft:nftables tcpdump:tcpdump ping:iputils-ping curl:curl
-		linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables nsenter:util-linux ethtool:ethtool groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
+		nsenter:util-linux ethtool:ethtool groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
 		/usr/share/ca-certificates:ca-certificates"
+	[kernel]="linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux"
 	[demo]="ip:iproute2 nft:nftables ping:iputils-ping curl:curl nsenter:util-linux"
 	[packages]="gzip:gzip"
 )
