@@ -110,11 +110,12 @@ func newRealGateway(b *testing.B, clients, size int) *realGateway {
 func (g *realGateway) send(b *testing.B, n int) {
 	const window, pause = 200, 50 * time.Microsecond
 	done := g.sink.carried.Load()
+	to := &unix.SockaddrInet4{Port: 9}
 	for i := range n {
 		for int64(i)-(g.sink.carried.Load()-done) > window {
 			time.Sleep(pause)
 		}
-		to := &unix.SockaddrInet4{Port: 9, Addr: clientAddr(g.rng.IntN(g.clients)).As4()}
+		to.Addr = clientAddr(g.rng.IntN(g.clients)).As4()
 		if err := unix.Sendto(g.fd, g.payload, 0, to); err != nil {
 			b.Fatal(err)
 		}
