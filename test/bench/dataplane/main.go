@@ -186,10 +186,10 @@ func (o *options) run(ctx context.Context) (result.Run, error) {
 		}
 		for _, p := range peers {
 			samples, err := o.round(ctx, p)
-			run.Samples = append(run.Samples, samples...)
-			if err != nil {
+			if err != nil { // what came before the failure may have suffered from it
 				return run, fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
 			}
+			run.Samples = append(run.Samples, samples...)
 			say("round %d, %s:%s", round+1, p.name, brief(samples))
 		}
 	}
