@@ -87,6 +87,7 @@ func (s *fakeStack) answered(id ike.SessionID) bool {
 	s.mu.Lock()
 	race := s.races[id]
 	_, alive := s.sessions[id]
+	alive = alive && !s.decided[race] // two answers in one instant: one is the first
 	var losers []ike.SessionID
 	for other, r := range s.races {
 		if _, ok := s.sessions[other]; r == race && other != id && ok {
