@@ -90,6 +90,15 @@ func (s *search) found(e *entry, family int, addrs []netip.Addr, err error) (all
 // pending says whether a look-up is not over.
 func (e *entry) pending() bool { return !e.found[0].done || !e.found[1].done }
 
+// expectsBetter says whether the look-up that is to bring the first address is not over:
+// that of IPv6, or of the family that worked the last time.
+func (e *entry) expectsBetter() bool {
+	if e.worked.IsValid() && e.worked.Is4() {
+		return !e.found[slices.Index(families[:], "ip4")].done
+	}
+	return !e.found[slices.Index(families[:], "ip6")].done
+}
+
 // interleaved are the addresses found so far, by turns of the families (RFC 8305 §4).
 func (e *entry) interleaved() []netip.Addr {
 	var out []netip.Addr
@@ -130,7 +139,7 @@ func (s *search) next(now time.Time, skip func(candidate) bool) (c candidate, ok
 			if skip(candidate{e.server, a}) {
 				continue
 			}
-			if i == 0 && !e.found[0].done && !e.firstAt.IsZero() && a != e.worked {
+			if i == 0 && e.expectsBetter() && !e.firstAt.IsZero() && a != e.worked {
 				wait = later(wait, e.firstAt.Add(resolutionDelay))
 			}
 			if wait.After(now) {
