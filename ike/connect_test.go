@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -211,6 +212,44 @@ func TestCookie(t *testing.T) {
 	l.run()
 	if len(l.client.established) != 1 {
 		t.Fatalf("not connected: %s", describeClosed(l.client))
+	}
+}
+
+// A slow responder answers every copy of a request, each with a cookie of its own. Only
+// the first is followed: the responder goes by the first request that brings its
+// cookie back, and AUTH must sign that one. A cookie that answers the new request is
+// followed again.
+func TestCookiesForCopies(t *testing.T) {
+	l := newLab(t, 1, clientPolicy(), serverPolicy())
+	l.client.settle()
+	h, _ := message.ParseHeader(l.queue[0].data)
+	l.filter = func(datagram) bool { return false }
+	l.advance(600 * time.Millisecond) // one retransmission
+	l.queue = nil
+	answer := func(cookie string) (sent []datagram) {
+		m := message.Message{Header: message.Header{SPIi: h.SPIi, Major: 2, Exchange: message.IKESAInit, Flags: message.FlagResponse},
+			Payloads: []message.Payload{&message.Notify{Kind: message.Cookie, Data: []byte(cookie)}}}
+		b, _ := m.Append(nil)
+		l.client.engine.Receive(l.now, locator.Pair{Local: clientAddr, Remote: serverAddr}, b)
+		l.client.settle()
+		sent, l.queue = l.queue, nil
+		return sent
+	}
+	for i, want := range []int{1, 0, 1} {
+		sent := answer(fmt.Sprintf("cookie %d", i))
+		if len(sent) != want {
+			t.Fatalf("cookie %d: %d requests follow, want %d", i, len(sent), want)
+		}
+		if want == 0 {
+			continue
+		}
+		m, err := message.Parse(sent[0].data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := message.FindNotify(m.Payloads, message.Cookie); n == nil || string(n.Data) != fmt.Sprintf("cookie %d", i) {
+			t.Errorf("request after cookie %d brings back %v", i, n)
+		}
 	}
 }
 

@@ -66,6 +66,20 @@ type saInitRequest struct {
 	method suite.KEID
 	cookie []byte
 	tries  int
+	// echoes is how many answers to copies of the request before this one may still
+	// come. To follow such a late wish would make us sign another request than the one
+	// that the responder goes by.
+	echoes int
+}
+
+// echo reports whether an answer that sends us back is to a copy of the request
+// before.
+func (r *saInitRequest) echo(payloads []message.Payload) bool {
+	if r.echoes == 0 || message.FindNotify(payloads, message.Cookie) == nil && message.FindNotify(payloads, message.InvalidKEPayload) == nil {
+		return false
+	}
+	r.echoes--
+	return true
 }
 
 func (r *saInitRequest) exchange() message.ExchangeType { return message.IKESAInit }
@@ -285,6 +299,12 @@ func (e *Engine) receiveInitResponse(now time.Time, pair locator.Pair, h message
 		return // wait for a proper one
 	}
 	r := sa.current
+	if init, ok := r.(*saInitRequest); ok {
+		if init.echo(m.Payloads) {
+			return
+		}
+		init.echoes = sa.out.sent - 1 // for the request that takes its place, if one does
+	}
 	x := sa.session.newExchange(now, message.IKESAInit, pair, m.Payloads)
 	if message.FindErrorNotify(m.Payloads) == nil && x.Notify(message.Cookie) == nil {
 		if h.SPIr == 0 {
