@@ -3,6 +3,7 @@ package sleep
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +46,7 @@ func TestJudge(t *testing.T) {
 // machine is one whose lid can be closed.
 type machine struct {
 	start     time.Time
-	suspended time.Duration
+	suspended atomic.Int64 // a time.Duration
 	signals   chan Signal
 	set       chan struct{}
 	events    []Event
@@ -56,8 +57,8 @@ func (m *machine) watch(ctx context.Context) {
 	m.signals, m.set = make(chan Signal, 8), make(chan struct{}, 1)
 	go Watch(ctx, Config{
 		Clocks: func() Clocks {
-			ran := time.Since(m.start)
-			return Clocks{ran, ran + m.suspended, m.start.Add(ran + m.suspended).Round(0)}
+			ran, all := time.Since(m.start), time.Since(m.start)+time.Duration(m.suspended.Load())
+			return Clocks{ran, all, m.start.Add(all).Round(0)}
 		},
 		Bus:      func(context.Context, *slog.Logger) <-chan Signal { return m.signals },
 		ClockSet: func(context.Context) <-chan struct{} { return m.set },
@@ -84,7 +85,7 @@ func TestWatch(t *testing.T) {
 		// A suspend as all witnesses see it is one event, at once.
 		m.signals <- GoingToSleep
 		synctest.Wait()
-		m.suspended += time.Hour
+		m.suspended.Add(int64(time.Hour))
 		m.set <- struct{}{}
 		m.expect(t, "kernel", 1)
 		m.signals <- WokenUp
@@ -97,7 +98,8 @@ func TestWatch(t *testing.T) {
 		close(m.signals)
 		close(m.set)
 		time.Sleep(time.Minute)
-		m.suspended += 10 * time.Minute
+		synctest.Wait() // a look may be due at this very instant
+		m.suspended.Add(int64(10 * time.Minute))
 		time.Sleep(look)
 		m.expect(t, "clocks", 2)
 		cancel()
