@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // record writes the packets of tunnels to a file, each behind its length.
@@ -28,17 +30,28 @@ func record(ctx context.Context, args []string) error {
 	}
 	w := bufio.NewWriter(f)
 	fmt.Println("ready")
-	n := 0
+	n, inits := 0, 0
 	err = t.each(ctx, func(p []byte) {
 		if _, _, ok := addresses(p); !ok || !isTunnel(p) {
 			return
 		}
 		n++
+		if isInitRequest(p) {
+			inits++
+		}
 		_ = binary.Write(w, binary.BigEndian, uint32(len(p)))
 		_, _ = w.Write(p)
 	})
-	fmt.Printf("packets=%d\n", n)
+	fmt.Printf("packets=%d inits=%d\n", n, inits)
 	return errors.Join(err, w.Flush(), f.Close())
+}
+
+// isInitRequest tells an IKE_SA_INIT request, which has no responder SPI yet.
+func isInitRequest(p []byte) bool {
+	const header, exchangeAt, initiate = 28, 18, 34
+	protocol, rest := upper(p)
+	return protocol == unix.IPPROTO_UDP && len(rest) >= 8+header && binary.BigEndian.Uint16(rest[2:]) == ikePort &&
+		binary.BigEndian.Uint64(rest[16:]) == 0 && rest[8+exchangeAt] == initiate
 }
 
 // replay sends the recorded packets for one destination again, at full speed.
