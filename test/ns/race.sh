@@ -35,9 +35,21 @@ connects "three dead addresses" $GATEWAY_4 4750
 on laptop sh -c "for a in $GATEWAY_6 203.0.113.99 $GATEWAY_4; do echo \$a vpn.example.test; done >>/etc/hosts"
 servers '"vpn.example.test"'
 connects "a name with a dead family" $GATEWAY_4 4250
-pass; drop ip6 daddr $GATEWAY_6 counter
+# Only IKE_SA_INIT counts: once connected, the address is tested as a standby.
+asked() { drop ip6 daddr $GATEWAY_6 udp dport 500 counter; drop ip6 daddr $GATEWAY_6; }
+pass; asked
 connects "what worked comes first the next time" $GATEWAY_4 4000
-check "what worked comes first the next time: nobody else is asked" grep -q "counter packets 0 " <(on net nft list table inet t)
+# On a busy machine even the first may take longer than the 250 ms after which the next is
+# asked, so it may try a few times.
+nobody_else() {
+	for _ in 1 2 3 4 5; do
+		on net nft list table inet t | grep -q "counter packets 0 " && return
+		pass; asked
+		vpn_client up alice --timeout 30s >/dev/null && vpn_client down >/dev/null || return 1
+	done
+	on net nft list table inet t; return 1
+}
+check "what worked comes first the next time: nobody else is asked" nobody_else
 
 pass; drop ip6 daddr $GATEWAY_6 udp dport 4500
 servers "[\"$GATEWAY_6\", \"$GATEWAY_4\"]"
