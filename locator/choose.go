@@ -16,8 +16,8 @@ const (
 	// failureMemory is the time after which a failure of a pair is forgiven.
 	failureMemory = 10 * time.Minute
 	// firstAttempts is how many probes a new pair has before others are preferred:
-	// with the default interval 200 ms.
-	firstAttempts = 2
+	// with the default interval 300 to 700 ms.
+	firstAttempts = 3
 )
 
 // choose picks the current pair.
