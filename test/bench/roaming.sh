@@ -30,7 +30,7 @@ mkdir -p "$RESULTS" || exit 1
 runs() { [ -f "$1" ] && grep -c . "$1" || echo 0; }
 
 measure_lab() {
-	local pairing scenario file line work round
+	local pairing scenario file line round
 	export VPN_BIN_DIR=${VPN_BIN_DIR:-$PWD/bin} VPN_ADAPTER=${VPN_ADAPTER:-$PWD/test/lab/adapter.sh}
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
@@ -127,7 +127,7 @@ table() {
 	echo "| scenario | runs | $(sed -E 's/ / | /g' <<<"$PAIRINGS") |"
 	printf '|---|---|'; for pairing in $PAIRINGS; do printf -- '---|'; done; echo
 	list=$(for file in "$RESULTS"/*.*; do echo "${file##*.}"; done | sort -u)
-	for scenario in $LAB_SCENARIOS $OWN_SCENARIOS; do
+	for scenario in $(printf '%s\n' $LAB_SCENARIOS $OWN_SCENARIOS | awk '!seen[$0]++'); do
 		grep -qx "$scenario" <<<"$list" || continue
 		printf '| %s | %s |' "$scenario" "$(runs "$RESULTS/ours-ours.$scenario")"
 		for pairing in $PAIRINGS; do printf ' %s |' "$(cell "$RESULTS/$pairing.$scenario" "$scenario")"; done
