@@ -11,7 +11,7 @@ set -u
 # Program, or file, and the package that brings it. One list per purpose.
 declare -A needs=(
 	[test]="gcc:gcc /usr/include/stdio.h:libc6-dev ip:iproute2 nft:nftables tcpdump:tcpdump ping:iputils-ping curl:curl
-		nsenter:util-linux ethtool:ethtool groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
+		nsenter:util-linux ethtool:ethtool dbus-daemon:dbus groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
 		/usr/share/ca-certificates:ca-certificates"
 	[kernel]="linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux"
 	[demo]="ip:iproute2 nft:nftables ping:iputils-ping curl:curl nsenter:util-linux"
