@@ -69,14 +69,30 @@ func (u *uplinks) roam(p *ike.Policy) *ike.Policy {
 	return &q
 }
 
-// watchUplinks tells the engine which uplinks there are, until ctx ends. What leads
-// nowhere is none, and neither is the tunnel itself.
-func (s *stack) watchUplinks(ctx context.Context) {
-	cfg := netmon.Config{
+// uplinksThat says what is an uplink: what leads nowhere is none, and neither is the
+// tunnel itself.
+func (s *stack) uplinksThat() netmon.Config {
+	return netmon.Config{
 		Log: s.log, NeedRoute: true, Ignore: func(name string) bool { return name == s.name },
 		Again: s.uplinks.again, Stirred: func() { s.stirred(locator.NetworkChanged) },
 	}
-	netmon.Watch(ctx, cfg, func(now []locator.Local) {
+}
+
+// firstUplinks reads which uplinks there are before the first session begins: it is not
+// to believe that there are none because nobody has looked yet.
+func (s *stack) firstUplinks() {
+	now, err := netmon.Addresses(s.uplinksThat())
+	if err != nil {
+		s.log.Warn("the addresses of this machine cannot be read", "error", err)
+		return
+	}
+	now = s.uplinks.mark(now)
+	s.uplinks.addresses.Store(&now)
+}
+
+// watchUplinks tells the engine which uplinks there are, until ctx ends.
+func (s *stack) watchUplinks(ctx context.Context) {
+	netmon.Watch(ctx, s.uplinksThat(), func(now []locator.Local) {
 		now = s.uplinks.mark(slices.Clone(now))
 		s.uplinks.set(now)
 		s.log.Debug("uplinks", "addresses", uplinkNames(now))

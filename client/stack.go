@@ -201,6 +201,7 @@ func (s *stack) start(cfg StackConfig, in *inlet) error {
 		defer close(s.ran)
 		s.shard.Run(ctx)
 	}()
+	s.firstUplinks()
 	go s.watchDevice(ctx)
 	go s.watchUplinks(ctx)
 	in.stack.Store(s)

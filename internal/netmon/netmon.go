@@ -29,9 +29,12 @@ import (
 const settle = 3 * time.Millisecond
 
 // settleMax is how long they are collected when changes go on and on that concern
-// nothing here; quiet is the silence after which the first one counts at once again.
+// nothing here, more than patience of them; quiet is the silence after which the first
+// one counts at once again. An uplink that comes up is several of them in a row, its
+// address before its route.
 const (
 	settleMax = 100 * time.Millisecond
+	patience  = 16
 	quiet     = time.Second
 )
 
@@ -232,8 +235,21 @@ type watch struct {
 	known   bool
 	last    []locator.Local
 	ways    string
+	idle    int // how many looks in a row have shown nothing
 	settle  time.Duration
 }
+
+// unsettled is how long to collect changes now. Without any address there is nothing
+// that could go, and somebody waits for the first one that comes.
+func (w *watch) unsettled() time.Duration {
+	if len(w.last) == 0 && w.idle < patience {
+		return 0
+	}
+	return w.settle
+}
+
+// relax forgets how much has happened for nothing.
+func (w *watch) relax() { w.idle, w.settle = 0, settle }
 
 // look reads the state and tells what is to be told.
 func (w *watch) look(again bool) {
@@ -256,10 +272,13 @@ func (w *watch) look(again bool) {
 	default:
 		// Nothing of ours: a machine whose routes change all the time is not to be read
 		// all the time.
-		w.settle = min(2*w.settle, settleMax)
+		w.idle++
+		if w.idle > patience {
+			w.settle = min(2*w.settle, settleMax)
+		}
 		return
 	}
-	w.settle = settle
+	w.relax()
 }
 
 // listen looks once it hears the kernel, and after each burst of messages.
@@ -289,9 +308,9 @@ func (w *watch) listen(ctx context.Context) error {
 			w.look(true)
 		case <-bell:
 			if time.Since(heard) > quiet {
-				w.settle = settle
+				w.relax()
 			}
-			wait(ctx, w.settle)
+			wait(ctx, w.unsettled())
 			heard = time.Now()
 			select {
 			case <-bell:
@@ -339,6 +358,9 @@ func ring[T any](updates <-chan T, bell chan<- struct{}) {
 }
 
 func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

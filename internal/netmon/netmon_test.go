@@ -298,19 +298,30 @@ func TestFailureIsACue(t *testing.T) {
 	w.expect(t, "after dropped messages", "192.0.2.10")
 }
 
-// TestPatience: changes that concern nothing here are read less and less often, the
-// next one after a quiet while at once.
+// TestPatience: changes that concern nothing here are read less and less often, but the
+// few that precede a first address at once.
 func TestPatience(t *testing.T) {
 	namespace(t)
 	w := &watch{cfg: Config{NeedRoute: true}, changed: func([]locator.Local) {}, settle: settle}
+	for range 8 {
+		w.look(false)
+	}
+	if d := w.unsettled(); d != 0 {
+		t.Errorf("without an address it waits for %v", d)
+	}
 	for range 20 {
 		w.look(false)
 	}
-	if w.settle != settleMax {
-		t.Errorf("settles for %v, want %v", w.settle, settleMax)
+	if d := w.unsettled(); d != settleMax {
+		t.Errorf("settles for %v, want %v", d, settleMax)
 	}
-	w.look(true)
-	if w.settle != settle {
-		t.Errorf("settles for %v after a change, want %v", w.settle, settle)
+	w.last = []locator.Local{{}} // an address that goes
+	w.look(false)
+	if d := w.unsettled(); d != 0 {
+		t.Errorf("settles for %v after the last address went, want 0", d)
+	}
+	w.last = []locator.Local{{}}
+	if d := w.unsettled(); d != settle {
+		t.Errorf("settles for %v with an address, want %v", d, settle)
 	}
 }

@@ -13,9 +13,10 @@
 #   PAIRINGS     of the lab (default "ours-ours strongswan-strongswan ours-strongswan
 #                strongswan-ours": server-client)
 #
-# Without LAB the project's own namespaces (test/ns/lib.sh) serve: link-switch, better-link
-# and path-failure between our own two programs. Pings of 10 ms, one TCP connection, links
-# without delay. Needs root; run it on a machine that does nothing else.
+# Without LAB the project's own namespaces (test/ns/lib.sh) serve, for the events of
+# test/ns/lib-events.sh between our own two programs; their table is printed beside that of
+# the lab. Pings of 10 ms, one TCP connection, links without delay. Needs root; run it on a
+# machine that does nothing else.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 RUNS=${RUNS:-10}
@@ -23,7 +24,7 @@ RESULTS=${RESULTS:-$PWD/.cache/roaming}
 LAB=${LAB:-}
 PAIRINGS=${PAIRINGS:-ours-ours strongswan-strongswan ours-strongswan strongswan-ours}
 LAB_SCENARIOS="roam-link-switch roam-v4-to-v6 server-address-change roam-break-before-make roam-to-nat-and-back nat-rebind nat-rebind-early path-failure udp-blocked long-outage"
-OWN_SCENARIOS="link-switch better-link path-failure"
+OWN_SCENARIOS="link-switch better-link server-address break-before-make path-failure path-failure-out path-failure-in path-failure-300ms second-address flapping flapping-alone both-move move-rekey-child move-rekey-ike move-ike-auth move-ike-auth-answered"
 mkdir -p "$RESULTS" || exit 1
 
 # runs FILE: how many it has.
@@ -47,56 +48,30 @@ measure_lab() {
 }
 
 # --- in our own namespaces ------------------------------------------------------
-blackhole() {
-	case $1 in
-	on) on net nft -f - <<-N
-		table ip dead { chain forward { type filter hook forward priority 0;
-			ip saddr $LAPTOP_4 ip daddr $GATEWAY_4 drop
-			ip saddr $GATEWAY_4 ip daddr $LAPTOP_4 drop
-		}; }
-		N
-		;;
-	off) on net nft delete table ip dead;;
-	esac
+# Those whose time counts from the last change on, not from the first packet lost.
+from_the_last_change() { case $1 in break-before-make|flapping*|both-move|move-*) return 0;; *) return 1;; esac; }
+# run_event SCENARIO: prints a line as the lab does.
+run_event() {
+	local verdict=PASS began=$SECONDS why
+	event "$1" >"$SCRATCH/why" || { verdict=FAIL; sed 's/^/    /' "$SCRATCH/why" >&2; }
+	[ "$TCP" = ok ] && [ "$SAME" = yes ] || verdict=FAIL
+	from_the_last_change "$1" && GAP=$BACK
+	echo "$verdict $1 $((SECONDS - began))s gap=${GAP}ms lost=$LOST tcp=$TCP same-ike-sa=$SAME path=$WHERE"
 }
-# event SCENARIO: one event under traffic; prints a line as the lab does.
-event() {
-	local before tcp gap same=no
-	before=$(client_json spi_i)
-	tool probe laptop probe $INSIDE_4 "$(inner 4)" && tool stream laptop stream $INSIDE_4 "$(inner 4)" || return 1
-	sleep 1
-	case $1 in
-	link-switch) uplink_off a;;
-	better-link) uplink_on a;;
-	path-failure) blackhole on;;
-	esac
-	sleep 3
-	tool_end probe >/dev/null; tool_end stream >/dev/null
-	[ "$(client_json spi_i)" = "$before" ] && same=yes
-	gap=$(figure probe gap_ms) tcp=$(figure stream tcp)
-	echo "PASS $1 4s gap=${gap%.*}ms lost=$(figure probe lost) tcp=$tcp same-ike-sa=$same path=$(client_json local.address)>$(client_json remote.address)"
-}
-standby_ready() { vpn_client paths | grep -q 'standby.*192\.168\.77\.10.*verified.*operational'; }
 measure_own() {
-	local round
+	local round scenario
 	TEST=roaming PREFIX=wfroam$$
 	. test/ns/lib.sh
+	. test/ns/lib-events.sh
 	SCRATCH=$(mktemp -d)
 	NSTOOL=$SCRATCH/nstool
 	CGO_ENABLED=0 go build -o "$NSTOOL" ./test/ns/nstool || exit 1
-	begin
-	uplink_on b
-	must "gateway" server_init; must "gateway starts" server_start; must "user" user_add alice; must "client starts" client_start
-	must "connects" vpn_client up alice --timeout 20s
-	for round in $(seq "$(runs "$RESULTS/ours-ours.path-failure")" $((RUNS - 1))); do
-		must "standby" within 30 standby_ready
-		event link-switch | tee -a "$RESULTS/ours-ours.link-switch"
-		event better-link | tee -a "$RESULTS/ours-ours.better-link"
-		must "standby" within 30 standby_ready
-		event path-failure | tee -a "$RESULTS/ours-ours.path-failure"
-		blackhole off
-		must "a new session" vpn_client down
-		must "connects" vpn_client up alice --timeout 20s
+	events_up
+	for round in $(seq "$RUNS"); do
+		for scenario in ${@:-$OWN_SCENARIOS}; do
+			[ "$(runs "$RESULTS/own.$scenario")" -lt "$round" ] || continue
+			run_event "$scenario" | tee -a "$RESULTS/own.$scenario"
+		done
 	done
 }
 
@@ -122,17 +97,51 @@ cell() {
 		function asort_lost(v, n,   i, j, t) { for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j] < v[j-1]; j--) {t = v[j]; v[j] = v[j-1]; v[j-1] = t}; return v[int((n + 1) / 2)] }'
 	echo
 }
-table() {
-	local scenario pairing file list
+lab_table() {
+	local scenario pairing
 	echo "| scenario | runs | $(sed -E 's/ / | /g' <<<"$PAIRINGS") |"
 	printf '|---|---|'; for pairing in $PAIRINGS; do printf -- '---|'; done; echo
-	list=$(for file in "$RESULTS"/*.*; do echo "${file##*.}"; done | sort -u)
-	for scenario in $(printf '%s\n' $LAB_SCENARIOS $OWN_SCENARIOS | awk '!seen[$0]++'); do
-		grep -qx "$scenario" <<<"$list" || continue
+	for scenario in $LAB_SCENARIOS; do
+		[ -f "$RESULTS/ours-ours.$scenario" ] || continue
 		printf '| %s | %s |' "$scenario" "$(runs "$RESULTS/ours-ours.$scenario")"
 		for pairing in $PAIRINGS; do printf ' %s |' "$(cell "$RESULTS/$pairing.$scenario" "$scenario")"; done
 		echo
 	done
+}
+# What happens in our own scenarios, and how long it may take.
+told() {
+	case $1 in
+	link-switch) echo "an uplink goes, another is in standby | 50 ms";;
+	better-link) echo "a better uplink comes | 50 ms";;
+	server-address) echo "the gateway loses the address in use | 50 ms";;
+	break-before-make) echo "two seconds without an uplink, then another: since its address is there | 100 ms";;
+	path-failure) echo "a path dies silently, another uplink in standby | 1 s";;
+	path-failure-out) echo "the same on the way out only | 1 s";;
+	path-failure-in) echo "the same on the way back only | 1 s";;
+	path-failure-300ms) echo "the same with \`path_failure = \"300ms\"\` | 500 ms";;
+	second-address) echo "the path to an address of the gateway dies silently, one uplink | 3 s";;
+	flapping) echo "an uplink goes and comes five times beside another: since the last change | 2 s";;
+	flapping-alone) echo "the only uplink goes and comes five times: since the last change | 2 s";;
+	both-move) echo "both sides move within 300 ms: since the last change | 2 s";;
+	move-rekey-child) echo "a move while a Child SA is renewed | 2 s";;
+	move-rekey-ike) echo "a move while the IKE SA is renewed | 2 s";;
+	move-ike-auth) echo "the uplink goes before IKE_AUTH arrives: until connected | 2 s";;
+	move-ike-auth-answered) echo "the uplink goes before the answer to IKE_AUTH arrives: until connected | 2 s";;
+	esac
+}
+own_table() {
+	local scenario
+	echo "| event | bound | runs | gap in ms: median (worst), packets lost |"
+	echo "|---|---|---|---|"
+	for scenario in $OWN_SCENARIOS; do
+		[ -f "$RESULTS/own.$scenario" ] && echo "| $(told "$scenario") | $(runs "$RESULTS/own.$scenario") | $(cell "$RESULTS/own.$scenario" "$scenario") |"
+	done
+}
+table() {
+	local found=
+	compgen -G "$RESULTS/*-*.*" >/dev/null && { lab_table; found=1; }
+	compgen -G "$RESULTS/own.*" >/dev/null && { echo; own_table; found=1; }
+	[ -n "$found" ] || { echo "nothing is measured yet"; exit 1; }
 }
 
 case ${1:-} in
@@ -140,7 +149,7 @@ measure)
 	shift
 	[ "$(id -u)" = 0 ] || { echo "the roaming benchmark needs root"; exit 1; }
 	[ -x bin/vpn-server ] && [ -x bin/vpn-client ] || { echo "bin/vpn-server or bin/vpn-client is missing; run make build"; exit 1; }
-	if [ -n "$LAB" ]; then measure_lab "$@"; else measure_own; fi;;
+	if [ -n "$LAB" ]; then measure_lab "$@"; else measure_own "$@"; fi;;
 table) table;;
-*) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit 2;;
+*) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 2;;
 esac

@@ -19,6 +19,7 @@ standby() { vpn_client paths | grep -q 'standby.*192\.168\.77\.10.*verified.*ope
 check "the other uplink is in hot standby" within 15 standby
 # nat_is ADDRESS yes|no: what all pairs of a local address say.
 nat_is() { vpn_client paths | awk -v a="$1" -v n="$2" 'index($0, a) {seen = 1; if (!index($0, " " n " ")) bad = 1} END {exit bad || !seen}'; }
+check "nothing has moved so far" not grep -q 'moved to another path' "$WORK/client.log"
 check "only the path behind the NAT counts as such" within 15 nat_is 192.168.77.10 yes
 check "and the direct one does not" within 15 nat_is "$LAPTOP_4:" no
 

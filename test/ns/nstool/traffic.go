@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -108,74 +107,6 @@ func localAddr(src netip.Addr) net.IP {
 		return nil
 	}
 	return src.AsSlice()
-}
-
-const (
-	probeInterval = 10 * time.Millisecond
-	probeGrace    = 500 * time.Millisecond // for answers that are on their way at the end
-)
-
-// probe counts what is lost. A packet that cannot even be sent is lost too.
-func probe(ctx context.Context, args []string) error {
-	dst, src, err := endpoints(args)
-	if err != nil {
-		return err
-	}
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: localAddr(src)})
-	if err != nil {
-		return err
-	}
-	answered := make(chan []bool)
-	go func() { answered <- collect(c) }()
-	fmt.Println("ready")
-	ticker := time.NewTicker(probeInterval)
-	defer ticker.Stop()
-	sent := uint32(0)
-	for ctx.Err() == nil {
-		_, _ = c.WriteToUDPAddrPort(binary.BigEndian.AppendUint32(nil, sent), netip.AddrPortFrom(dst, echoPort))
-		sent++
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-		}
-	}
-	if err := c.SetReadDeadline(time.Now().Add(probeGrace)); err != nil {
-		return err
-	}
-	got := <-answered
-	lost, gap, longest := 0, 0, 0
-	for i := range int(sent) {
-		if i < len(got) && got[i] {
-			gap = 0
-			continue
-		}
-		lost, gap = lost+1, gap+1
-		longest = max(longest, gap)
-	}
-	fmt.Printf("sent=%d lost=%d gap_ms=%d\n", sent, lost, longest*int(probeInterval/time.Millisecond))
-	return nil
-}
-
-// collect reads answers until the deadline that comes with the end.
-func collect(c *net.UDPConn) []bool {
-	var got []bool
-	buf := make([]byte, 64)
-	for {
-		n, _, err := c.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, net.ErrClosed) || isTimeout(err) {
-			return got
-		}
-		if err != nil || n != 4 {
-			continue // an ICMP error: the path is down at the moment
-		}
-		i := int(binary.BigEndian.Uint32(buf))
-		for len(got) <= i && i < 1<<20 {
-			got = append(got, false)
-		}
-		if i < len(got) {
-			got[i] = true
-		}
-	}
 }
 
 func isTimeout(err error) bool {
