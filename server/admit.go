@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
@@ -68,11 +70,55 @@ func (s *Server) grant(sh *shard.Shard, a ike.AuthorizeRequest) {
 			return
 		}
 		if !ok {
-			g = ike.Grant{Refuse: reason.PoolExhausted, Detail: s.exhausted(a)}
-			s.addressless(a, g.Detail)
+			go s.makeRoom(sh, a)
+			return
 		}
 	}
 	sh.Authorize(a.Session, g)
+}
+
+// roomPatience bounds the look for a client that gives way.
+const roomPatience = 2 * time.Second
+
+// makeRoom gives a peer the address of the client that has been away for longest, when
+// all are in use: who is here comes before who may come back. That one connects anew
+// when it does (RFC 6290), with another address. Without such a client the peer is
+// refused. It asks every shard, so it must not run on one.
+func (s *Server) makeRoom(sh *shard.Shard, a ike.AuthorizeRequest) {
+	ctx, cancel := context.WithTimeout(context.Background(), roomPatience)
+	defer cancel()
+	infos, err := s.group.Sessions(ctx)
+	if err != nil {
+		s.log.Debug("no look for clients that are away", "error", err)
+	}
+	for _, i := range longestAway(infos) {
+		if !s.table.giveWay(i.ID, func(x *session) bool { return s.helps(x, a) }) {
+			continue
+		}
+		s.log.Info("all addresses are in use: a client that is away gives way", "session", uint64(i.ID), "peer", i.Peer.String(),
+			"away_since", i.AwaySince, "for", a.Peer.String())
+		s.table.afterEnd(i.ID, func() { s.grant(sh, a) })
+		s.abort(i.ID, reason.PeerDead)
+		return
+	}
+	detail := s.exhausted(a)
+	s.addressless(a, detail)
+	s.refuse(sh, a.Session, reason.PoolExhausted, detail)
+}
+
+// longestAway returns those whose peers do not answer, the longest first.
+func longestAway(infos []ike.SessionInfo) []ike.SessionInfo {
+	away := slices.DeleteFunc(infos, func(i ike.SessionInfo) bool { return i.State != ike.Up || i.AwaySince.IsZero() })
+	slices.SortFunc(away, func(a, b ike.SessionInfo) int { return a.AwaySince.Compare(b.AwaySince) })
+	return away
+}
+
+// helps says whether a session has an address that a peer could have in its place.
+func (s *Server) helps(x *session, a ike.AuthorizeRequest) bool {
+	pools := s.settings.Load().Config.Network.pools()
+	return slices.ContainsFunc(x.addresses, func(addr netip.Addr) bool {
+		return within(pools, addr) && (addr.Is4() && a.WantIPv4 || !addr.Is4() && a.WantIPv6)
+	})
 }
 
 // addressless tells of a peer that gets no address. Its IKE SA comes up all the same,

@@ -252,6 +252,54 @@ func TestPoolExhausted(t *testing.T) {
 
 // The end of the daemon tells every client, and is not held up by those that do not
 // answer.
+// TestAwayGiveWay: in a full pool a newcomer gets the address of the client that has been
+// away for longest, and of nobody who is here.
+func TestAwayGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil)
+		g.edit("pool6 = \"fd00:30::/120\"\n", "")
+		g.start(2)
+		var all []*laptop
+		add := func() *laptop {
+			i := len(all)
+			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), string(rune('a'+i))+"@example.test", "open sesame")
+			all = append(all, l)
+			return l
+		}
+		for range 6 {
+			add().connect()
+		}
+		if add().try() {
+			t.Fatalf("the pool is not full: %s", g.addresses())
+		}
+		address := map[string]netip.Addr{}
+		for _, s := range g.sessions() {
+			if len(s.Addresses) > 0 {
+				address[s.Identity] = s.Addresses[0]
+			}
+		}
+		// The second sleeps, later the fourth, in the middle of nowhere.
+		all[1].crash()
+		time.Sleep(2 * time.Minute)
+		all[3].crash()
+		time.Sleep(2 * time.Minute)
+		for _, gone := range []string{"b@example.test", "d@example.test"} {
+			if got := add().connect(); len(got) != 1 || got[0] != address[gone] {
+				t.Errorf("got %v, not %v of %s\n%s", got, address[gone], gone, g.log)
+			}
+		}
+		if add().try() {
+			t.Error("somebody who is here gave way")
+		}
+		for i, l := range all {
+			if i != 1 && i != 3 {
+				l.crash()
+			}
+		}
+		g.stop()
+	})
+}
+
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway(t, pskConfig, nil).start(2)

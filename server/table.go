@@ -104,6 +104,19 @@ func (t *table) with(id ike.SessionID, f func(*session)) bool {
 	return true
 }
 
+// giveWay notes that a session ends to make room, if suits says that this helps. It is
+// false if there is no such session, or if it is ending already.
+func (t *table) giveWay(id ike.SessionID, suits func(*session) bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sessions[id]
+	if s == nil || s.closing != "" || !suits(s) {
+		return false
+	}
+	s.closing = reason.PeerDead
+	return true
+}
+
 // matching returns the identifiers of the sessions for which f is true.
 func (t *table) matching(f func(*session) bool) []ike.SessionID {
 	t.mu.Lock()
