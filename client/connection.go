@@ -302,14 +302,20 @@ func (c *connection) apply(ctx context.Context, info ike.SessionInfo) error {
 func (c *connection) hold(ctx context.Context, id ike.SessionID) error {
 	ticker := time.NewTicker(upkeep)
 	defer ticker.Stop()
+	sound := &sounding{c: c, session: id}
 	for {
 		select {
 		case a := <-c.stack.Events():
+			sound.event(a)
 			if err := c.sessionEvent(ctx, id, a); err != nil {
 				return err
 			}
 		case <-ticker.C:
 			c.lookAfter(ctx, id)
+			if sound.forgotten(ctx) {
+				c.stack.Abort(id, reason.PeerDead)
+				return &failure{code: reason.PeerDead, detail: "the gateway answers, but not in this session: it has restarted, or it gave us up"}
+			}
 		case <-c.awake:
 			c.lookAfter(ctx, id)
 		case <-c.moved:

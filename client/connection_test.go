@@ -36,7 +36,8 @@ type fakeStack struct {
 	stats    esp.Stats
 	events   chan ike.Action
 	failed   chan struct{}
-	deaf     bool // Delete gets no answer
+	deaf     bool        // Delete gets no answer
+	sounds   reason.Code // how soundings end
 	races    map[ike.SessionID]*ike.Race
 	decided  map[*ike.Race]bool
 	uplinks  chan struct{}
@@ -70,6 +71,17 @@ func (s *fakeStack) Initiate(_ context.Context, _ *ike.Policy, remote netip.Addr
 	w.mu.Unlock()
 	if a != nil {
 		a(s, id)
+	}
+	return id, nil
+}
+
+func (s *fakeStack) Sound(_ context.Context, _ *ike.Policy, pair locator.Pair) (ike.SessionID, error) {
+	id := s.world.note("sound " + pair.Remote.String())
+	s.mu.Lock()
+	s.sessions[id] = ike.SessionInfo{ID: id, State: ike.Connecting}
+	s.mu.Unlock()
+	if why := s.sounds; why != "" {
+		time.AfterFunc(50*time.Millisecond, func() { s.closed(id, why, 0) })
 	}
 	return id, nil
 }

@@ -34,6 +34,9 @@ type Stack interface {
 	// Initiate starts a session with the gateway at an address, as one of several in
 	// a race; the error may be ike.ErrRaceDecided.
 	Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (ike.SessionID, error)
+	// Sound asks with IKE_SA_INIT whether anybody answers over a pair. It makes a session
+	// that ends with reason.PeerAnswered if so, and with another reason if not.
+	Sound(ctx context.Context, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
 	// Repeat sends the request once more that a session waits with.
 	Repeat(id ike.SessionID)
 	// LocalFor returns the address that packets to a gateway leave from.
@@ -284,6 +287,14 @@ func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, 
 		Local:  netip.AddrPortFrom(local, s.transport.LocalPort(transport.IKE)),
 		Remote: netip.AddrPortFrom(remote, ikePort),
 	}
+	return s.compete(ctx, p, pair, race)
+}
+
+func (s *stack) Sound(ctx context.Context, p *ike.Policy, pair locator.Pair) (ike.SessionID, error) {
+	return s.compete(ctx, p, pair, &ike.Race{Sound: true})
+}
+
+func (s *stack) compete(ctx context.Context, p *ike.Policy, pair locator.Pair, race *ike.Race) (id ike.SessionID, err error) {
 	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
 		c, ok := e.(competitor)
 		if !ok {

@@ -272,7 +272,10 @@ type SessionInfo struct {
 	// AwaySince is when it was sent first, if the peer has not answered for so long that
 	// it must be out of reach; zero otherwise.
 	AwaySince time.Time
-	Children  []ChildInfo
+	// TellsCrash says that the peer has handed out a token, with which it would tell that
+	// it has lost the session (RFC 6290).
+	TellsCrash bool
+	Children   []ChildInfo
 }
 
 // ChildInfo is a snapshot of a Child SA.

@@ -337,6 +337,7 @@ func (s *Session) info() SessionInfo {
 		i.SPIi, i.SPIr = sa.spii, sa.spir
 		i.Algorithms = sa.alg
 		i.Fragmentation = sa.fragmentation
+		i.TellsCrash = sa.crashToken != nil
 		if sa.out != nil {
 			i.Unanswered = sa.out.sent
 			if p := sa.probing(); p != nil {
