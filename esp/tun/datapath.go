@@ -33,6 +33,7 @@ type DataPath struct {
 	spd      esp.SPD[*child]
 	counters counters
 	inbound  inboundPool
+	outbound []*outbound // one for each queue of the device
 
 	// sealing is held for reading while packets are sealed. Taking it for writing
 	// waits until nobody uses what has just been removed from the tables.
@@ -87,7 +88,10 @@ func New(cfg Config) (*DataPath, error) {
 		d.SetSender(cfg.Send)
 	}
 	for _, q := range d.dev.Queues() {
-		d.goroutines.Go(func() { d.readDevice(q) })
+		d.outbound = append(d.outbound, newOutbound(d, q))
+	}
+	for _, o := range d.outbound {
+		d.goroutines.Go(func() { d.readDevice(o) })
 	}
 	d.goroutines.Go(d.watchDevice)
 	d.goroutines.Go(d.keepaliveLoop)

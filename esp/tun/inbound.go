@@ -20,11 +20,11 @@ const inboundSpare = 8
 // the kernel can take as one leave in one call that names their pieces.
 type inbound struct {
 	d       *DataPath
-	queues  []Queue
 	joiner  *vnet.Joiner
 	scratch esp.Scratch
 	inner   esp.Inner
 	stamp   int64
+	wrote   *outbound // of the queue that was written last
 
 	last      esp.Inner // the packet before, which was let in by lastChild
 	lastChild *child
@@ -59,7 +59,7 @@ func (p *inboundPool) give(w *inbound) {
 }
 
 func newInbound(d *DataPath) *inbound {
-	w := &inbound{d: d, queues: d.dev.Queues()}
+	w := &inbound{d: d}
 	w.joiner = vnet.NewJoiner(w.write, d.dev.JoinsUDP())
 	return w
 }
@@ -76,15 +76,20 @@ func (w *inbound) run(batch []transport.ESPTrain) {
 		}
 	}
 	w.joiner.Flush()
+	if len(batch) == 1 && len(batch[0].Data) <= batch[0].Size && w.wrote != nil {
+		w.wrote.answer()
+	}
+	w.wrote = nil
 }
 
 // write hands a frame to the device, those of one flow always to the same queue.
 func (w *inbound) write(pieces [][]byte) {
-	q := w.queues[0]
-	if len(w.queues) > 1 {
-		q = w.queues[vnet.FlowHash(pieces[1])%uint32(len(w.queues))]
+	o := w.d.outbound[0]
+	if n := len(w.d.outbound); n > 1 {
+		o = w.d.outbound[vnet.FlowHash(pieces[1])%uint32(n)]
 	}
-	if err := q.Write(pieces); err != nil && !w.d.isClosing() {
+	w.wrote = o
+	if err := o.queue.Write(pieces); err != nil && !w.d.isClosing() {
 		w.d.counters.inUnwritten.Add(uint64(len(pieces) - 1))
 		w.d.warn("packets could not be written to the TUN device; is it up?", "error", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
@@ -25,15 +26,18 @@ const (
 	enough = 32 << 10
 )
 
-// outbound carries packets from one queue of the TUN device to the network. It belongs
-// to the goroutine that reads the queue.
+// outbound carries packets from one queue of the TUN device to the network: what the
+// queue's own goroutine reads there, and answers that a goroutine has just caused by
+// writing a packet to the queue (answer).
 //
 // A frame is read, cut into packets where it lies, and sealed packet by packet into
 // the memory that the train is sent from: the cipher does the only copy.
 type outbound struct {
-	d       *DataPath
-	queue   Queue
-	frame   []byte // a frame from the device, and room for the last packet's trailer
+	d     *DataPath
+	queue Queue
+
+	mu      sync.Mutex // held from the read to the send, which keeps the order
+	frame   []byte     // a frame from the device, and room for the last packet's trailer
 	super   vnet.Super
 	inner   esp.Inner
 	scratch esp.Scratch
@@ -69,8 +73,8 @@ func newOutbound(d *DataPath, q Queue) *outbound {
 
 // readDevice reads a queue of the TUN device until it is closed or fails for good,
 // which ends the data path. A single failure may be about one packet.
-func (d *DataPath) readDevice(q Queue) {
-	err := newOutbound(d, q).run()
+func (d *DataPath) readDevice(o *outbound) {
+	err := o.run()
 	d.readerEnds.Do(func() {
 		if err != nil {
 			d.readerErr = fmt.Errorf("read from the TUN device: %w", err)
@@ -83,17 +87,15 @@ func (d *DataPath) readDevice(q Queue) {
 // run returns why the queue is not read any more, nil when the data path closes.
 func (o *outbound) run() error {
 	d := o.d
-	for failures := 0; ; {
-		n, err := o.read()
-		waited := n == 0 && err == nil
-		if waited {
-			o.queue.Wait()
-			n, err = o.read()
-		}
+	for failures, waited := 0, false; ; {
+		n, err := o.turn(waited)
+		waited = n == 0 && err == nil
 		switch {
+		case waited:
+			o.queue.Wait()
+			continue
 		case err == nil:
 			failures = 0
-			o.batch(n, waited)
 			continue
 		case d.isClosing():
 			return nil
@@ -104,6 +106,31 @@ func (o *outbound) run() error {
 			return err
 		}
 		d.counters.outMalformed.Add(1)
+	}
+}
+
+// turn carries what can be read, and returns the length of its first frame, 0 when there
+// was none.
+func (o *outbound) turn(alone bool) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := o.read()
+	if err == nil && n > 0 {
+		o.batch(n, alone)
+	}
+	return n, err
+}
+
+// answer carries the frame that the kernel may have answered with to a packet that the
+// caller has just written to the queue: a thread need not be woken first. The
+// queue's own goroutine goes first when it is at work.
+func (o *outbound) answer() {
+	if !o.mu.TryLock() {
+		return
+	}
+	defer o.mu.Unlock()
+	if n, _ := o.read(); n > 0 { // an error shows again when the device is read next
+		o.batch(n, true)
 	}
 }
 
