@@ -634,6 +634,31 @@ func TestNoAllocationPerPacket(t *testing.T) {
 
 // TestRemoveWaitsForSealers replaces the Child SA as fast as possible under
 // traffic: no packet may find that the keys it was about to use are gone.
+// The answer of this machine to a single packet leaves in the call that wrote the
+// packet: the fake device's queue wakes nobody.
+func TestAnswerNeedsNoOtherThread(t *testing.T) {
+	a, b := tunnel(t, true)
+	add(a, b, algorithms[0], 7)
+	answer := udpPacket("10.1.0.1", "10.0.0.1", 30)
+	for _, n := range []int{1, 2} {
+		var question [][]byte
+		for range n {
+			question = append(question, udpPacket("10.0.0.1", "10.1.0.1", 20))
+		}
+		a.push(question...)
+		b.dev.answer = framesOf(answer)
+		if out := carry(a, b); len(out) != n {
+			t.Fatalf("%d packets came out of %d", len(out), n)
+		}
+		switch out := carry(b, a); {
+		case n == 1 && (len(out) != 1 || !bytes.Equal(out[0], answer)):
+			t.Fatalf("the answer to one packet: %x", out)
+		case n > 1 && len(out) > 0:
+			t.Fatalf("a batch took up the answer too, which has a thread of its own")
+		}
+	}
+}
+
 func TestRemoveWaitsForSealers(t *testing.T) {
 	a, _ := tunnel(t, true)
 	a.sender.deliver = func(locator.Pair, bool, []transport.Train) {}

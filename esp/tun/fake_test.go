@@ -30,6 +30,7 @@ type fakeDevice struct {
 	written [][]byte
 	frames  int
 	discard bool
+	answer  [][]byte // frames that the kernel answers with to the next write
 
 	once   sync.Once
 	closed atomic.Bool
@@ -124,6 +125,10 @@ func (f *fakeDevice) Write(pieces [][]byte) error {
 		f.written = append(f.written, bytes.Clone(s.Segment(i)))
 	}
 	f.frames++
+	if f.answer != nil {
+		f.queue.put(f.answer)
+		f.answer = nil
+	}
 	return nil
 }
 

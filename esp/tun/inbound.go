@@ -76,7 +76,7 @@ func (w *inbound) run(batch []transport.ESPTrain) {
 		}
 	}
 	w.joiner.Flush()
-	if len(batch) == 1 && len(batch[0].Data) <= batch[0].Size && w.wrote != nil {
+	if w.wrote != nil && len(batch) == 1 && batch[0].Packets() == 1 {
 		w.wrote.answer()
 	}
 	w.wrote = nil

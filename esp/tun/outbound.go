@@ -121,9 +121,9 @@ func (o *outbound) turn(alone bool) (int, error) {
 	return n, err
 }
 
-// answer carries the frame that the kernel may have answered with to a packet that the
-// caller has just written to the queue: a thread need not be woken first. The
-// queue's own goroutine goes first when it is at work.
+// answer carries the frame that this machine may have answered with to a single packet
+// that the caller has just written to the queue: it is there before the write returns, and
+// the thread whose queue it is need not wake first. That one goes first when it is at work.
 func (o *outbound) answer() {
 	if !o.mu.TryLock() {
 		return

@@ -85,7 +85,7 @@ func parseIperf(out []byte) (bits, bytes float64, err error) {
 
 // ping measures the round trip on an idle tunnel.
 func ping(ctx context.Context, p *peer, _ *options) (values, error) {
-	median, p95, err := pings(ctx, p, 200, "0.002")
+	median, p95, err := pings(ctx, p, 1000, "0.002")
 	return values{"ping": median, "ping95": p95}, err
 }
 
