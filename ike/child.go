@@ -108,6 +108,20 @@ func (o *childOffer) addTo(x *Exchange, sa *message.SA, between ...message.Paylo
 	x.Add(toWire(o.local, false), toWire(o.remote, true))
 }
 
+// chosenKE is the key exchange method of the proposal that the responder chose. It is
+// none also for an answer that accept refuses.
+func (o *childOffer) chosenKE(x *Exchange) suite.KEID {
+	answer, ok := message.Find[*message.SA](x.In)
+	if !ok {
+		return suite.KENone
+	}
+	alg, _, err := message.CheckESPChoice(o.sa.Proposals, answer)
+	if err != nil {
+		return suite.KENone
+	}
+	return alg.KE
+}
+
 // accept takes the responder's answer. The secret is that of a key exchange in the
 // same exchange, or nil.
 func (o *childOffer) accept(now time.Time, sa *ikeSA, x *Exchange, secret []byte) (*childSA, error) {

@@ -66,10 +66,16 @@ func (k *keyShare) retry(n *message.Notify, offered func(suite.KEID) bool) bool 
 }
 
 // finish computes the secret from the peer's share, and goes on. With no key
-// exchange the secret is nil.
-func (k *keyShare) finish(now time.Time, s *Session, x *Exchange, then func(now time.Time, secret []byte, err error)) {
-	if k.ke == nil {
+// exchange the secret is nil. The method is the one of the chosen proposal: a peer
+// may well choose one without key exchange although our share came along.
+func (k *keyShare) finish(now time.Time, s *Session, x *Exchange, chosen suite.KEID, then func(now time.Time, secret []byte, err error)) {
+	if chosen == suite.KENone {
+		k.zero()
 		then(now, nil, nil)
+		return
+	}
+	if k.ke == nil || chosen != k.method {
+		then(now, nil, &NotifyError{Kind: message.InvalidSyntax, Reason: reason.MalformedMessage, Detail: "a key exchange method was chosen that we have sent no share for"})
 		return
 	}
 	share, ok := message.Find[*message.KE](x.In)
@@ -169,7 +175,7 @@ func (r *createChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	sa.current = r
-	r.share.finish(now, s, x, func(now time.Time, secret []byte, err error) {
+	r.share.finish(now, s, x, r.offer.chosenKE(x), func(now time.Time, secret []byte, err error) {
 		sa.current = nil
 		defer sa.pump(now)
 		defer clear(secret)

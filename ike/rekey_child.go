@@ -71,7 +71,7 @@ func (r *rekeyChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	sa.current = r
-	r.share.finish(now, s, x, func(now time.Time, secret []byte, err error) {
+	r.share.finish(now, s, x, r.offer.chosenKE(x), func(now time.Time, secret []byte, err error) {
 		sa.current = nil
 		defer sa.pump(now)
 		defer clear(secret)

@@ -95,7 +95,7 @@ func (r *rekeyIKERequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	sa.current = r
-	r.share.finish(now, s, x, func(now time.Time, secret []byte, err error) {
+	r.share.finish(now, s, x, alg.KE, func(now time.Time, secret []byte, err error) {
 		sa.current = nil
 		if err != nil {
 			r.failed(now, sa, err.Error())

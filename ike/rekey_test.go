@@ -70,6 +70,34 @@ func TestRekeyChildIsLossless(t *testing.T) {
 	}
 }
 
+// TestRekeyWithoutKeyExchange: the client offers rekeying with key exchange and, second,
+// without, and sends a share along; a gateway that does without chooses the second.
+func TestRekeyWithoutKeyExchange(t *testing.T) {
+	sp := serverPolicy()
+	sp.ESP = mustESP("aes256gcm16")
+	l := connected(t, clientPolicy(), sp)
+	l.filter = func(datagram) bool { l.carries(); return true }
+	old := l.clientInfo().Children[0]
+	if err := l.client.engine.RekeyChild(l.now, l.id, old.ID); err != nil {
+		t.Fatal(err)
+	}
+	l.advance(removalDelay + time.Millisecond)
+	l.agree()
+	l.carries()
+	if info := l.clientInfo(); len(info.Children) != 1 || info.Children[0].SPIIn == old.SPIIn {
+		t.Fatalf("the Child SA was not renewed: %+v", info.Children)
+	}
+	l.filter = nil
+	if err := l.client.engine.CreateChild(l.now, l.id, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.run()
+	l.agree()
+	if n := len(l.clientInfo().Children); n != 2 {
+		t.Errorf("%d Child SAs after another was asked for", n)
+	}
+}
+
 func TestResponderActivatesOnFirstPacket(t *testing.T) {
 	l := connected(t, clientPolicy(), serverPolicy())
 	old := sending(l.server)
