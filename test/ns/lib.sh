@@ -89,9 +89,9 @@ machine() {
 	# /etc is a copy, so that what a program does to /etc/resolv.conf is real and private.
 	ip netns exec "$name" unshare --mount --uts --propagation private bash -c '
 		hostname "$1" && mount -t tmpfs none /run &&
-		mkdir /run/etc && cp -a /etc/. /run/etc/ 2>/dev/null; mount --bind /run/etc /etc &&
-		rm -f /etc/resolv.conf && echo "nameserver 192.0.2.53" >/etc/resolv.conf &&
-		rm -rf /etc/wayfarer && mount -t tmpfs none /var/lib && mkdir -p /run/wayfarer || exit 1
+		mkdir /run/etc /run/wayfarer && cp -a /etc/. /run/etc/ 2>/dev/null; mount --bind /run/etc /etc &&
+		rm -rf /etc/resolv.conf /etc/wayfarer && echo "nameserver 192.0.2.53" >/etc/resolv.conf &&
+		mount -t tmpfs none /var/lib || exit 1
 		ip link set lo up
 		for k in all default; do
 			echo 0 >/proc/sys/net/ipv6/conf/$k/accept_ra
@@ -101,17 +101,26 @@ machine() {
 	echo $! >"$WORK/$1.machine"; disown
 	within 10 test -e "$WORK/$1.up" || { cat "$WORK/$1.log" >&2; return 1; }
 }
-# cable MACHINE1 DEVICE1 MACHINE2 DEVICE2
-cable() {
-	ip link add "$2" netns "$PREFIX-$1" type veth peer name "$4" netns "$PREFIX-$3" &&
-		ip -n "$PREFIX-$1" link set dev "$2" up && ip -n "$PREFIX-$3" link set dev "$4" up
+# links_up DEVICE..., addresses DEVICE ADDRESS/LENGTH..., routes ROUTE...: lines of the
+# batch mode of ip.
+addresses() {
+	local d=$1 a; shift
+	for a; do case $a in *:*) echo "addr add $a dev $d nodad";; *) echo "addr add $a dev $d";; esac; done
 }
-# address MACHINE DEVICE ADDRESS/LENGTH...
-address() {
-	local m=$1 d=$2 a; shift 2
-	for a; do case $a in *:*) ip -n "$PREFIX-$m" addr add "$a" dev "$d" nodad;; *) ip -n "$PREFIX-$m" addr add "$a" dev "$d";; esac; done
+links_up() { printf 'link set dev %s up\n' "$@"; }
+routes() { printf 'route replace %s\n' "$@"; }
+# configure MACHINE: do what these lines on standard input say, in one process; where
+# processes are dear the network is up much earlier.
+configure() { ip -n "$PREFIX-$1" -batch -; }
+address() { local m=$1; shift; addresses "$@" | configure "$m"; }
+route() { local m=$1; shift; routes "$*" | configure "$m"; }
+# cables MACHINE1 DEVICE1 MACHINE2 DEVICE2...
+cables() {
+	while [ $# -gt 0 ]; do
+		echo "link add $2 netns $PREFIX-$1 type veth peer name $4 netns $PREFIX-$3"
+		shift 4
+	done | ip -batch -
 }
-route() { local m=$1; shift; ip -n "$PREFIX-$m" route replace "$@"; }
 
 # network_up: all machines of the picture.
 network_up() {
@@ -121,18 +130,14 @@ network_up() {
 	local m
 	for m in $MACHINES; do machine "$m" || return 1; done
 	for m in net nat; do on $m sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'; done
-	cable gateway up0 net gw && cable gateway in0 inside in0 && cable laptop up-a net a &&
-		cable nat pub net nat && cable laptop up-b nat lan || return 1
-	address net gw 203.0.113.1/24 2001:db8:113::1/64; address net a 192.0.2.1/25 2001:db8:a::1/64; address net nat 192.0.2.129/25
-	address gateway up0 $GATEWAY_4/24 $GATEWAY_6/64; address gateway in0 10.20.0.1/24 fd00:20::1/64
-	address inside in0 $INSIDE_4/24 $INSIDE_6/64; address inside lo $FAR_4/32 $FAR_6/128
-	address nat pub $NAT_4/25; address nat lan 192.168.77.1/24
-	route gateway default via 203.0.113.1; route gateway default via 2001:db8:113::1
-	route gateway $FAR_4 via $INSIDE_4; route gateway $FAR_6 via $INSIDE_6
-	route inside default via 10.20.0.1; route inside default via fd00:20::1
-	route nat default via 192.0.2.129
+	cables gateway up0 net gw gateway in0 inside in0 laptop up-a net a nat pub net nat laptop up-b nat lan &&
+		{ links_up gw a nat; addresses gw 203.0.113.1/24 2001:db8:113::1/64; addresses a 192.0.2.1/25 2001:db8:a::1/64; addresses nat 192.0.2.129/25; } | configure net &&
+		{ links_up up0 in0; addresses up0 $GATEWAY_4/24 $GATEWAY_6/64; addresses in0 10.20.0.1/24 fd00:20::1/64
+			routes "default via 203.0.113.1" "default via 2001:db8:113::1" "$FAR_4 via $INSIDE_4" "$FAR_6 via $INSIDE_6"; } | configure gateway &&
+		{ links_up in0; addresses in0 $INSIDE_4/24 $INSIDE_6/64; addresses lo $FAR_4/32 $FAR_6/128
+			routes "default via 10.20.0.1" "default via fd00:20::1"; } | configure inside &&
+		{ links_up pub lan; addresses pub $NAT_4/25; addresses lan 192.168.77.1/24; routes "default via 192.0.2.129"; } | configure nat || return 1
 	napt || return 1
-	ip -n "$PREFIX-laptop" link set dev up-b down
 	uplink_on a
 	tool inside inside serve
 }
@@ -152,17 +157,13 @@ napt() {
 }
 # uplink_on a|b, uplink_off a|b: as a network manager does it. a has the better metric.
 uplink_on() {
-	ip -n "$PREFIX-laptop" link set dev "up-$1" up
 	case $1 in
-	a) address laptop up-a $LAPTOP_4/25 $LAPTOP_6/64
-		route laptop default via 192.0.2.1 dev up-a metric 100; route laptop default via 2001:db8:a::1 dev up-a metric 100;;
-	b) address laptop up-b 192.168.77.10/24; route laptop default via 192.168.77.1 dev up-b metric 200;;
+	a) { links_up up-a; addresses up-a $LAPTOP_4/25 $LAPTOP_6/64
+		routes "default via 192.0.2.1 dev up-a metric 100" "default via 2001:db8:a::1 dev up-a metric 100"; } | configure laptop;;
+	b) { links_up up-b; addresses up-b 192.168.77.10/24; routes "default via 192.168.77.1 dev up-b metric 200"; } | configure laptop;;
 	esac
 }
-uplink_off() {
-	ip -n "$PREFIX-laptop" addr flush dev "up-$1"
-	ip -n "$PREFIX-laptop" link set dev "up-$1" down
-}
+uplink_off() { printf '%s\n' "addr flush dev up-$1" "link set dev up-$1 down" | configure laptop; }
 # network_down: end what runs in the machines and remove them, and SCRATCH if set.
 network_down() {
 	local m p
@@ -195,8 +196,8 @@ profile_set() {
 	on laptop sed -i -E "s|^(# )?$2 = .*|$2 = $3|" "$file"
 	on laptop grep -q "^$2 = " "$file" || { echo "profile $1 has no key $2" >&2; return 1; }
 }
-server_json() { vpn_server "$1" --json | "$NSTOOL" field "$2"; }
-client_json() { vpn_client status --json | "$NSTOOL" field "$1"; }
+server_json() { vpn_server "$1" --json | "$NSTOOL" field "${@:2}"; }
+client_json() { vpn_client status --json | "$NSTOOL" field "$@"; }
 inner() { ip -n "$PREFIX-laptop" -o "-$1" addr show dev wf0 scope global 2>/dev/null | awk '{sub("/.*", "", $4); print $4; exit}'; }
 # reach ADDRESS: does it answer from the laptop?
 reach() { on laptop ping -q -n -c 2 -i 0.1 -W 3 "$1" >/dev/null 2>&1; }

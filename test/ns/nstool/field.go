@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// field prints a value of a JSON text: names and numbers lead to it, "#" counts a list
+// field prints values of a JSON text, a line each: names and numbers lead to it, "#" counts a list
 // and "*" means every element. What is not there prints nothing.
 func field(_ context.Context, args []string) error {
 	if err := atLeast(1, args); err != nil {
@@ -21,7 +21,9 @@ func field(_ context.Context, args []string) error {
 	if err := d.Decode(&v); err != nil {
 		return err
 	}
-	walk(v, strings.Split(args[0], "."))
+	for _, path := range args {
+		walk(v, strings.Split(path, "."))
+	}
 	return nil
 }
 

@@ -19,9 +19,9 @@ var commands = map[string]struct {
 	usage string
 	run   func(ctx context.Context, args []string) error
 }{
-	"field":    {"PATH < JSON: the value at a path such as sessions.0.spi_i; # counts a list", field},
+	"field":    {"PATH... < JSON: the values at paths such as sessions.0.spi_i; # counts a list", field},
 	"serve":    {"echo over UDP and TCP on port 7000, files over HTTP on port 8080", serve},
-	"probe":    {"DST [SRC]: a UDP echo each 10 ms; prints sent, lost, the longest gap and how long after SIGUSR1 the last was lost, in ms", probe},
+	"probe":    {"DST [SRC] [every=10ms]: UDP echoes; prints sent, lost, the longest gap and how long after SIGUSR1 the last was lost, in ms", probe},
 	"stream":   {"DST [SRC] [size=OCTETS]: one TCP connection, a record each 50 ms; prints ok or broken, and the slowest record in ms", stream},
 	"fetch":    {"URL: download it; prints octets, seconds and Mbit/s", fetch},
 	"source":   {"DST: the address that DST sees us with", source},
