@@ -12,7 +12,7 @@ foreign() { on gateway ip xfrm state add src 192.0.2.77 dst 192.0.2.78 proto esp
 must "a state of another program" foreign
 check "the gateway starts" gateway_up || finish
 must "client starts" client_start
-must "keys are renewed often" profile_set alice rekey_child '"4s"'
+must "keys are renewed often" profile_set alice rekey_child '"3s"'
 
 check "connects" vpn_client up alice --timeout 30s || finish
 check "both say that the kernel carries the tunnel" kind_is xfrm
@@ -23,8 +23,8 @@ check "packets are counted on both sides" counted
 
 # On the wire there is ESP in UDP and nothing of the inside.
 must "watch the wire" tool watch net watch a clear=10.66.0.0/24 clear=10.20.0.0/24
-must "probe" tool probe laptop probe $INSIDE_4 "$(inner 4)"
-must "probe over IPv6" tool probe6 laptop probe $INSIDE_6 "$(inner 6)"
+must "probe" tool probe laptop probe $INSIDE_4 "$(inner 4)" every=50ms
+must "probe over IPv6" tool probe6 laptop probe $INSIDE_6 "$(inner 6)" every=50ms
 before=$(client_json children.0.spi_in)
 renewed() { [ "$(client_json children.0.spi_in)" != "$before" ]; }
 check "the Child SA is renewed" within 20 renewed

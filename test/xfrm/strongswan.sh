@@ -66,7 +66,7 @@ check "the kernel carries the tunnel" equal "$(client_json datapath.kind)" xfrm
 check "it works" reach $INSIDE_4
 before=$(client_json children.0.spi_in)
 renewed() { [ "$(client_json children.0.spi_in)" != "$before" ]; }
-must "probe" tool probe laptop probe $INSIDE_4 "$(inner 4)"
+must "probe" tool probe laptop probe $INSIDE_4 "$(inner 4)" every=50ms
 check "the Child SA is renewed" within 20 renewed
 tool_end probe >/dev/null
 check "no packet was lost meanwhile" none_lost probe
@@ -102,6 +102,8 @@ must "charon starts as client" swan laptop <<-C
 	      id = vpn.example.test }
 	    children { net { remote_ts = 10.20.0.0/24
 	        rekey_time = 6s
+	        rand_time = 0
+	        life_time = 10m
 	        esp_proposals = aes256gcm16-esn } }
 	} }
 	secrets { ike-a { secret = "$SECRET" } }
@@ -112,7 +114,7 @@ check "it works" reach $INSIDE_4
 check "protocol 50, as there is no NAT" equal "$(server_json sessions sessions.0.udp_encapsulation)" false
 before=$(server_json sessions sessions.0.children.0.spi_in)
 renewed() { [ "$(server_json sessions sessions.0.children.0.spi_in)" != "$before" ]; }
-must "probe" tool probe laptop probe $INSIDE_4
+must "probe" tool probe laptop probe $INSIDE_4 every=50ms
 check "strongSwan renews the Child SA" within 20 renewed
 tool_end probe >/dev/null
 check "no packet was lost meanwhile" none_lost probe
