@@ -39,8 +39,9 @@ func newUplinks(r profile.Roaming) *uplinks {
 func (u *uplinks) list() []locator.Local { return *u.addresses.Load() }
 
 func (u *uplinks) set(now []locator.Local) {
-	u.addresses.Store(&now)
-	u.tell()
+	if before := u.addresses.Swap(&now); !slices.Equal(*before, now) {
+		u.tell()
+	}
 }
 
 func (u *uplinks) tell() {

@@ -33,10 +33,20 @@ func (t *Task) noteNAT(x *ike.Exchange) {
 
 // rememberMapping takes the answer to UPDATE_SA_ADDRESSES as the state that counts.
 func (t *Task) rememberMapping(x *ike.Exchange) {
-	if n := x.Notify(message.NATDetectionDestinationIP); n != nil {
+	n := x.Notify(message.NATDetectionDestinationIP)
+	switch {
+	case n == nil:
+	case t.ambiguous():
+		t.nat = natMapping{}
+	default:
 		t.nat = natMapping{pair: x.Pair, spi: t.session.SPI(), hash: n.Data}
 	}
 }
+
+// ambiguous says whether the hashes of an answer may be about another pair than the one
+// it came on: the responder makes one answer, for the copy of the request that arrives
+// first, and repeats it to the others.
+func (t *Task) ambiguous() bool { return len(t.flight.sent) > 1 }
 
 // checkMapping compares the answer to a check with what the responder saw before.
 // Another hash on the current pair means that the NAT has given us another address
@@ -47,6 +57,10 @@ func (t *Task) checkMapping(x *ike.Exchange) {
 		return
 	}
 	before := t.nat
+	if t.ambiguous() && before.pair == x.Pair && !bytes.Equal(before.hash, n.Data) {
+		t.probe.fresh = append(t.probe.fresh, x.Pair) // ask again, there alone
+		return
+	}
 	t.rememberMapping(x)
 	if before.hash == nil || before.spi != t.session.SPI() || before.pair != x.Pair {
 		// The first look since IKE_SA_INIT, a rekey or a move: all there is to

@@ -169,6 +169,31 @@ func TestNATRebinds(t *testing.T) {
 	}
 }
 
+// TestMappingOfAnotherPath: an answer that the gateway made for another path, and repeated
+// on the one in use, says nothing about the NAT there.
+func TestMappingOfAnotherPath(t *testing.T) {
+	w := connected(t, 1)
+	w.b.SetUp(true)
+	w.client.changed()
+	w.run(30 * time.Second)
+	moves := len(w.client.changes)
+	other := locator.Pair{Local: netip.AddrPortFrom(addrB, 4500), Remote: netip.AddrPortFrom(srv1, 4500)}
+	for range 3 {
+		w.run(10 * time.Second)
+		w.net.SetFilter(func(p simnet.Packet) bool { return p.Src.Addr() == srv1 && p.Dst.Addr() != addrA }) // the answer there is lost
+		_ = w.client.engine.WithSession(w.net.Now(), w.client.id, func(now time.Time, x *ike.Session) {
+			HintOn(now, x, other, locator.ICMPError)
+		})
+		w.client.settle()
+		w.run(3 * time.Second)
+		w.net.SetFilter(nil)
+	}
+	w.alive(100 * time.Millisecond)
+	if n := len(w.client.changes) - moves; n != 0 {
+		t.Errorf("%d moves: %+v", n, w.client.changes[moves:])
+	}
+}
+
 func TestOutage(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Minute} {
 		w := connected(t, 1)

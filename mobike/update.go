@@ -23,8 +23,11 @@ type update struct {
 // carryOutSwitch moves to another pair.
 func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 	s := t.session
-	gap := now.Sub(t.askedAt)
-	if s.Role() == ike.Initiator {
+	gap := time.Duration(0) // a responder that moves by itself does so at once
+	switch {
+	case s.Role() == ike.Responder && d.Cause != locator.LocalLost:
+		gap = now.Sub(t.askedAt)
+	case s.Role() == ike.Initiator:
 		t.outage.move(now)
 		gap = t.outage.lasted(now)
 	}
