@@ -31,13 +31,18 @@ func (t *Task) noteNAT(x *ike.Exchange) {
 	}
 }
 
-// rememberMapping takes the answer to UPDATE_SA_ADDRESSES as the state that counts.
+// rememberMapping takes the answer to UPDATE_SA_ADDRESSES as the state that counts. If
+// it may be about another pair, the responder is asked again, on this one alone.
 func (t *Task) rememberMapping(x *ike.Exchange) {
 	n := x.Notify(message.NATDetectionDestinationIP)
 	switch {
 	case n == nil:
 	case t.ambiguous():
 		t.nat = natMapping{}
+		if t.mappingUnknown() {
+			t.nat = natMapping{pair: x.Pair, spi: t.session.SPI()}
+			t.probe.fresh = append(t.probe.fresh, x.Pair)
+		}
 	default:
 		t.nat = natMapping{pair: x.Pair, spi: t.session.SPI(), hash: n.Data}
 	}
@@ -57,21 +62,22 @@ func (t *Task) checkMapping(x *ike.Exchange) {
 		return
 	}
 	before := t.nat
-	if t.ambiguous() && before.pair == x.Pair && !bytes.Equal(before.hash, n.Data) {
+	known := before.spi == t.session.SPI() && before.pair == x.Pair
+	same := bytes.Equal(before.hash, n.Data)
+	if t.ambiguous() && known && !same {
 		t.probe.fresh = append(t.probe.fresh, x.Pair) // ask again, there alone
 		return
 	}
 	t.rememberMapping(x)
-	if before.hash == nil || before.spi != t.session.SPI() || before.pair != x.Pair {
+	switch {
+	case !known:
 		// The first look since IKE_SA_INIT, a rekey or a move: all there is to
 		// compare with is whether a NAT was seen at all; the cautious answer to
 		// "has it changed?" is a harmless update.
 		if t.mappingUnknown() {
 			t.tellMove(x.Now)
 		}
-		return
-	}
-	if !bytes.Equal(before.hash, n.Data) {
+	case before.hash != nil && !same:
 		t.entry.MappingLost(x.Now, x.Pair, 0)
 		t.outage.move(x.Now)
 		t.session.Act(ike.PathChanged{Session: t.session.ID(), From: x.Pair, To: x.Pair, Cause: locator.NATChanged.String(),
