@@ -105,5 +105,6 @@ func (t *Task) sourceChanged(now time.Time, seen locator.Pair) {
 		t.entry.Sighted(now, seen)
 		return
 	}
+	t.askedAt = now
 	t.entry.Verify(now, seen)
 }

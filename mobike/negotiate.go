@@ -40,7 +40,7 @@ type Task struct {
 	seenAt  time.Time
 	begunAt time.Time // not zero: decisions wait for the session to be up
 	outage  outage
-	askedAt time.Time // responder: the peer's last update
+	askedAt time.Time // responder: the peer's last update, or sign of another mapping
 }
 
 // Active says whether MOBIKE was negotiated.

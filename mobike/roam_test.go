@@ -72,6 +72,11 @@ func TestServerAddressWithdrawn(t *testing.T) {
 	if w.client.path.Pair.Remote.Addr() != srv2 {
 		t.Errorf("client on %v", w.client.path.Pair)
 	}
+	for _, c := range w.server.changes {
+		if c.Gap < 0 || c.Gap > time.Second {
+			t.Errorf("a move that took %v: %+v", c.Gap, c)
+		}
+	}
 }
 
 func TestSilentPathFailure(t *testing.T) {
@@ -165,6 +170,11 @@ func TestNATRebinds(t *testing.T) {
 		w.alive(500 * time.Millisecond)
 		if w.server.path.Pair.Remote.Addr() != natTwo {
 			t.Errorf("server sends to %v", w.server.path.Pair)
+		}
+		for _, c := range w.server.changes {
+			if c.Gap < 0 || c.Gap > time.Second {
+				t.Errorf("early %v: a move that took %v: %+v", early, c.Gap, c)
+			}
 		}
 	}
 }

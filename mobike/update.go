@@ -25,7 +25,7 @@ func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 	s := t.session
 	gap := time.Duration(0) // a responder that moves by itself does so at once
 	switch {
-	case s.Role() == ike.Responder && d.Cause != locator.LocalLost:
+	case s.Role() == ike.Responder && d.Cause != locator.LocalLost && !t.askedAt.IsZero():
 		gap = now.Sub(t.askedAt)
 	case s.Role() == ike.Initiator:
 		t.outage.move(now)
