@@ -147,5 +147,6 @@ func (d *DataPath) stats(c *child) esp.Stats {
 	}
 }
 
-// sourceReportInterval limits SourceChanged events of one host.
-const sourceReportInterval = time.Second
+// sourceReportInterval limits SourceChanged events of one host. A NAT may change its
+// mapping twice in a row, and each change waits so long at most.
+const sourceReportInterval = 200 * time.Millisecond

@@ -19,8 +19,9 @@ const (
 	restfulLook = 250 * time.Millisecond
 	// watchRest is for how long after the last traffic the watch looks more often.
 	watchRest = time.Second
-	// sourceReportInterval limits SourceChanged events of one host.
-	sourceReportInterval = time.Second
+	// sourceReportInterval limits SourceChanged events of one host. A NAT may change its
+	// mapping twice in a row, and each change waits so long at most.
+	sourceReportInterval = 200 * time.Millisecond
 )
 
 // firstLooks say how often to look for the first packet on a Child SA of some age. A
