@@ -36,27 +36,30 @@ POOL_4=10.66.0.0/24 POOL_6=fd66::/112
 # on MACHINE COMMAND...: run it there, in its namespaces, in place of this shell's
 # child: the process id of `on ... &` is that of the command.
 on() {
-	local pid; pid=$(cat "$WORK/$1.machine"); shift
+	local pid; read -r pid <"$WORK/$1.machine"; shift
 	exec_in() { exec nsenter --target "$pid" --mount --net --uts --wd=/ -- "$@"; }
 	(exec_in "$@")
 }
 # onbg NAME MACHINE COMMAND...: run it there in the background; output in NAME.log,
 # process id in NAME.pid.
 onbg() {
-	local name=$1 pid; pid=$(cat "$WORK/$2.machine"); shift 2
+	local name=$1 pid; read -r pid <"$WORK/$2.machine"; shift 2
 	nsenter --target "$pid" --mount --net --uts --wd=/ -- "$@" </dev/null >"$WORK/$name.log" 2>&1 &
 	echo $! >"$WORK/$name.pid"
 	disown
 }
 pid_of() { cat "$WORK/$1.pid" 2>/dev/null; }
 running() { local p; p=$(pid_of "$1"); [ -n "$p" ] && kill -0 "$p" 2>/dev/null; }
+# pause: 50 ms, without a process.
+exec {NEVER}<> <(:)
+pause() { read -rt 0.05 -u "$NEVER" || :; }
 # end NAME [SIGNAL]: end a background command and wait for it, at most 8 s.
 end() {
 	local p i; p=$(pid_of "$1"); [ -n "$p" ] || return 0
 	kill "-${2:-TERM}" "$p" 2>/dev/null
 	for i in $(seq 160); do
 		kill -0 "$p" 2>/dev/null || { rm -f "$WORK/$1.pid"; return 0; }
-		sleep 0.05
+		pause
 	done
 	kill -KILL "$p" 2>/dev/null; rm -f "$WORK/$1.pid"
 	echo "$1 did not end within 8 s" >&2
@@ -79,7 +82,7 @@ within() {
 	local until=$((SECONDS + $1 * ${SLOW:-1})); shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $until ] || return 1
-		sleep 0.05
+		pause
 	done
 }
 
@@ -99,8 +102,8 @@ machine() {
 		done
 		: >"$2"; exec sleep infinity' sh "$1" "$WORK/$1.up" </dev/null >"$WORK/$1.log" 2>&1 &
 	echo $! >"$WORK/$1.machine"; disown
-	within 10 test -e "$WORK/$1.up" || { cat "$WORK/$1.log" >&2; return 1; }
 }
+machine_is_up() { within 10 test -e "$WORK/$1.up" || { cat "$WORK/$1.log" >&2; return 1; }; }
 # links_up DEVICE..., addresses DEVICE ADDRESS/LENGTH..., routes ROUTE...: lines of the
 # batch mode of ip.
 addresses() {
@@ -129,6 +132,7 @@ network_up() {
 	trap 'exit 130' INT; trap 'exit 143' TERM HUP
 	local m
 	for m in $MACHINES; do machine "$m" || return 1; done
+	for m in $MACHINES; do machine_is_up "$m" || return 1; done
 	for m in net nat; do on $m sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'; done
 	cables gateway up0 net gw gateway in0 inside in0 laptop up-a net a nat pub net nat laptop up-b nat lan &&
 		{ links_up gw a nat; addresses gw 203.0.113.1/24 2001:db8:113::1/64; addresses a 192.0.2.1/25 2001:db8:a::1/64; addresses nat 192.0.2.129/25; } | configure net &&
