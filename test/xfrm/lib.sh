@@ -3,13 +3,22 @@
 # Each machine gets a copy of /etc, and reading this host's files takes time in here: a
 # small /etc makes it quick.
 small_etc() {
-	local small=/run/small-etc f; mkdir -p $small
-	for f in passwd group hosts nsswitch.conf protocols services localtime alternatives ld.so.cache iproute2; do
-		[ -e "/etc/$f" ] && cp -a "/etc/$f" $small/
+	local small=/run/small-etc f; mkdir -p $small/alternatives
+	for f in passwd group hosts nsswitch.conf protocols services localtime alternatives/awk ld.so.cache iproute2; do
+		[ -e "/etc/$f" ] && cp -a "/etc/$f" "$small/$f"
 	done
 	mount --bind $small /etc
 }
 small_etc
+# A kernel looks for each algorithm and option under several names, with a process for
+# each; where processes are dear, all that is used here is loaded at once, and no more.
+modules_at_once() {
+	grep -q "User Mode Linux" /proc/cpuinfo || return 0
+	modprobe -abq authenc authencesn echainiv seqiv cbc ctr gcm ccm ghash_generic chacha20poly1305 chacha_generic poly1305_generic \
+		sha512_generic hmac drbg xfrm_user esp4 esp6 tun veth dummy nf_tables iptable_nat xt_nat
+	echo >/proc/sys/kernel/modprobe
+}
+modules_at_once
 
 SLOW=4 # emulated, or one processor as a program among others
 . "$(dirname "${BASH_SOURCE[0]}")/../ns/lib.sh"
