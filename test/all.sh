@@ -75,7 +75,7 @@ step() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces packages)
+[ ${#steps[@]} -eq 0 ] && steps=(format vet staticcheck go namespaces kernel packages)
 for s in "${steps[@]}"; do
 	case $s in
 	format | vet | staticcheck | namespaces | kernel | packages) step "$s" "$s" ;;
