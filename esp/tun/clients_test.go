@@ -99,7 +99,7 @@ func benchmarkClients(b *testing.B, kind string, size, train int) {
 			into(sides[i], farEnd(b, clients, algorithms[0]))
 		}
 	}
-	b.ReportAllocs()
+	allocated := countAllocations(b)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	b.ResetTimer()
@@ -114,10 +114,23 @@ func benchmarkClients(b *testing.B, kind string, size, train int) {
 		}
 		packets += turn * train
 	}
+	allocated(packets)
 	b.ReportMetric(0, "ns/op") // of both
 	b.ReportMetric(float64(spent[0])/float64(packets), "ns/packet-1")
 	b.ReportMetric(float64(spent[1])/float64(packets), fmt.Sprintf("ns/packet-%d", manyClients))
 	b.ReportMetric(float64(spent[1])/float64(spent[0]), "ratio")
+}
+
+// countAllocations reports the allocations for each packet, since an iteration may be
+// thousands of them.
+func countAllocations(b *testing.B) (report func(packets int)) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	return func(packets int) {
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(2*packets), "B/op")
+		b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(2*packets), "allocs/op")
+	}
 }
 
 // threadTime is the CPU time of this thread: it says what packets cost also when
