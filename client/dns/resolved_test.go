@@ -1,55 +1,19 @@
 package dns
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/bustest"
 )
-
-// busConfig lets everybody own everything; the bus is the test's alone.
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:dir=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
-</busconfig>`
-
-// privateBus starts a D-Bus daemon of its own and returns a way to connect to it.
-func privateBus(t *testing.T) func() (*dbus.Conn, error) {
-	daemon, err := exec.LookPath("dbus-daemon")
-	if err != nil {
-		t.Skip("SKIPPED: dbus-daemon is not installed (apt-get install dbus); systemd-resolved was not tested")
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, dir), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(daemon, "--config-file="+config, "--nofork", "--print-address")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() (*dbus.Conn, error) { return dbus.Connect(strings.TrimSpace(address)) }
-}
 
 // service stands in for systemd-resolved. Its methods have the signatures of
 // org.freedesktop.resolve1(5); a call with other types fails.
@@ -109,7 +73,8 @@ func (s *service) RevertLink(index int32) *dbus.Error { return s.note("revert %d
 func (s *service) FlushCaches() *dbus.Error           { return s.note("flush") }
 
 func TestBus(t *testing.T) {
-	connect := privateBus(t)
+	address := bustest.Start(t, "systemd-resolved was")
+	connect := func() (*dbus.Conn, error) { return dbus.Connect(address) }
 	bus := &Bus{Connect: connect}
 	ctx := context.Background()
 	if bus.Available(ctx) {

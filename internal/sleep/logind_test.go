@@ -1,51 +1,14 @@
 package sleep
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/bustest"
 )
-
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:dir=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
-</busconfig>`
-
-// privateBus starts a D-Bus daemon of the test's own and returns its address.
-func privateBus(t *testing.T) string {
-	daemon, err := exec.LookPath("dbus-daemon")
-	if err != nil {
-		t.Skip("SKIPPED: dbus-daemon is not installed (apt-get install dbus); logind's signals were not tested")
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, dir), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(daemon, "--config-file="+config, "--nofork", "--print-address")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(address)
-}
 
 func dial(t *testing.T, address string) *dbus.Conn {
 	t.Helper()
@@ -60,7 +23,7 @@ func dial(t *testing.T, address string) *dbus.Conn {
 // TestLogind: the signals of the service that owns logind's name arrive, those of
 // anybody else do not.
 func TestLogind(t *testing.T) {
-	address := privateBus(t)
+	address := bustest.Start(t, "logind's signals were")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	subscribed, listener := make(chan struct{}), make(chan *dbus.Conn, 1)
