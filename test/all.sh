@@ -32,13 +32,14 @@ staticcheck() {
 }
 
 # go_tests writes its verdicts itself: there are hundreds. What counts allocations and
-# memory runs again without the race detector, which has some of its own.
+# memory runs again without the race detector, which has some of its own, and so do the
+# random histories of moves, of which there are fewer with it.
 go_tests() {
 	local raced counted
 	# shellcheck disable=SC2086 # flags are several words
 	go test -race -v ${GOTESTFLAGS-} ${GOPACKAGES-./...} 2>&1 | awk -v verdicts="$verdicts" -f test/gotest.awk
 	raced=${PIPESTATUS[0]}
-	go test -v -run 'Allocat|Memory' ./esp ./esp/tun ./internal/transport 2>&1 | awk -v verdicts="$verdicts" -f test/gotest.awk
+	go test -v -run 'Allocat|Memory|RandomMobility' ./esp ./esp/tun ./internal/transport ./mobike 2>&1 | awk -v verdicts="$verdicts" -f test/gotest.awk
 	counted=${PIPESTATUS[0]}
 	[ "$raced" -eq 0 ] && [ "$counted" -eq 0 ]
 }
