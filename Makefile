@@ -15,7 +15,7 @@ build: ## bin/vpn-server and bin/vpn-client, static
 	$(GOBUILD) -o bin/ ./cmd/vpn-server ./cmd/vpn-client
 
 test: ## everything: format, vet, staticcheck, Go tests, namespaces, packages (as root)
-	@test/setup.sh test
+	@test/setup.sh test kernel
 	@test/all.sh
 
 test-kernel: ## the kernel's data path, in a virtual machine with IPsec (as root; WF_KERNEL=qemu for a distribution's kernel)

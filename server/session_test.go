@@ -250,8 +250,6 @@ func TestPoolExhausted(t *testing.T) {
 	})
 }
 
-// The end of the daemon tells every client, and is not held up by those that do not
-// answer.
 // TestAwayGiveWay: in a full pool a newcomer gets the address of the client that has been
 // away for longest, and of nobody who is here.
 func TestAwayGiveWay(t *testing.T) {
@@ -300,6 +298,8 @@ func TestAwayGiveWay(t *testing.T) {
 	})
 }
 
+// The end of the daemon tells every client, and is not held up by those that do not
+// answer.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway(t, pskConfig, nil).start(2)

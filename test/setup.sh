@@ -12,7 +12,7 @@ set -u
 declare -A needs=(
 	[test]="gcc:gcc /usr/include/stdio.h:libc6-dev ip:iproute2 nft:nftables tcpdump:tcpdump ping:iputils-ping curl:curl
 		nsenter:util-linux ethtool:ethtool dbus-daemon:dbus groff:groff-base debootstrap:debootstrap dpkg-deb:dpkg rpm:rpm
-		/usr/share/ca-certificates:ca-certificates linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables"
+		/usr/share/ca-certificates:ca-certificates"
 	[kernel]="linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ip:iproute2 nft:nftables ping:iputils-ping nsenter:util-linux"
 	[demo]="ip:iproute2 nft:nftables ping:iputils-ping curl:curl nsenter:util-linux"
 	[packages]="gzip:gzip"

@@ -3,9 +3,10 @@
 //
 // Every packet runs to completion in the goroutine that received it: the one that
 // reads the TUN device seals and sends, the ones that read sockets open and write
-// to the TUN device, and send what the kernel answers to a single packet. Nothing is queued between goroutines, no lock is taken per
-// packet, and nothing is allocated per packet. Super-packets stay whole from the
-// device to the socket and back; package vnet cuts and joins them.
+// to the TUN device, and send what the kernel answers to a single packet. Nothing is
+// queued between goroutines, no lock is taken per packet, and nothing is allocated per
+// packet. Super-packets stay whole from the device to the socket and back; package
+// vnet cuts and joins them.
 //
 // What it does about packet sizes: TCP connections learn the inner MTU from the
 // MSS option of their SYN segments, which is lowered in both directions. A packet

@@ -54,9 +54,9 @@ from_the_last_change() { case $1 in break-before-make|flapping*|both-move|move-*
 run_event() {
 	local verdict=PASS began=$SECONDS why
 	event "$1" >"$SCRATCH/why" || { verdict=FAIL; sed 's/^/    /' "$SCRATCH/why" >&2; }
-	[ "$TCP" = ok ] && [ "$SAME" = yes ] || verdict=FAIL
+	tcp_lives && [ "$SAME" = yes ] || verdict=FAIL
 	from_the_last_change "$1" && GAP=$BACK
-	echo "$verdict $1 $((SECONDS - began))s gap=${GAP}ms lost=$LOST tcp=$TCP same-ike-sa=$SAME path=$WHERE"
+	echo "$verdict $1 $((SECONDS - began))s gap=${GAP}ms lost=$LOST tcp=$TCP same-session=$SAME path=$WHERE"
 }
 measure_own() {
 	local round scenario

@@ -35,10 +35,14 @@ standby_ready() { vpn_client paths | grep -q "standby.*${1:-192\.168\.77\.10}.*v
 identity() { server_json sessions sessions.0.id; server_json sessions sessions.0.user; }
 call() { [ "$(type -t "$1")" != function ] || "$1"; }
 
+# tcp_lives: the TCP connection has survived, where there was one.
+tcp_lives() { [ "$TCP" = ok ] || [ "$TCP" = unused ]; }
+
 # answering: a path is found.
 answering() { on laptop ping -q -n -c 3 -i 0.02 -W 1 -I "$(inner 4)" $INSIDE_4; }
 # event NAME: sets GAP (the longest, in ms), BACK (until packets are lost no more, ms after
-# the last change), LOST (since then), TCP, SAME (yes if the gateway has the same session
+# the last change), LOST (since then), TCP (unused where there is nothing to connect
+# through before), SAME (yes if the gateway has the same session
 # still) and WHERE.
 event() {
 	local name=${1//-/_} before back=0
@@ -140,7 +144,7 @@ needs_move_rekey_ike() { standby_ready; }
 event_move_rekey_ike() { event_move_rekey_child; }
 
 # The uplink goes in the middle of IKE_AUTH: its request never arrives, or its answer. BACK is
-# how long it takes from then on until traffic flows.
+# how long it takes from then on until traffic flows; SAME is yes when the gateway has one session in the end.
 measure_move_ike_auth() { drop_ike; connecting; }
 measure_move_ike_auth_answered() { filter oifname a udp sport 4500 @th,64,32 0 counter drop; connecting; }
 connecting() {
@@ -152,6 +156,6 @@ connecting() {
 	within 20 not running up
 	reach $INSIDE_4 || { cat "$WORK/up.log"; return 1; }
 	BACK=$((($(date +%s%N) - began) / 1000000)) GAP=$BACK LOST=0
-	WHERE="$(client_json local.address)>$(client_json remote.address)" TCP=ok
+	WHERE="$(client_json local.address)>$(client_json remote.address)" TCP=unused
 	within 5 equal_sessions 1 && SAME=yes
 }

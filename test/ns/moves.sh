@@ -24,7 +24,7 @@ within_ms() {
 	local limit=$1 name=$2
 	event "$name" || return 1
 	echo "gap $GAP ms, back $BACK ms after the last change, $LOST lost, TCP $TCP, same session $SAME, on $WHERE"
-	[ "$TCP" = ok ] && [ "$SAME" = yes ] && [ "$BACK" -lt "$limit" ]
+	tcp_lives && [ "$SAME" = yes ] && [ "$BACK" -lt "$limit" ]
 }
 case $1 in
 paths)
