@@ -3,6 +3,7 @@ package ike
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -146,6 +147,9 @@ func TaskOf[T Task](s *Session) (T, bool) {
 // Outstanding says whether a request of ours waits for its response.
 func (s *Session) Outstanding() bool { return s.sa.out != nil }
 
+// Waiting says whether a request of ours waits for its turn.
+func (s *Session) Waiting() bool { return len(s.sa.queue) > 0 }
+
 // SendOutstanding sends the request that waits for its response once more, over
 // other pairs than the session's. The peer answers each where it came from
 // (RFC 7296 §2.11).
@@ -227,6 +231,32 @@ func (s *Session) MoveESP(p esp.Path) {
 	p.MTU = s.mtu.of(p.Pair)
 	s.carried = p
 	s.Act(MoveHost{Session: s.id, Path: p})
+}
+
+// ESPSent is how many octets the data path has sent to the session's host; without one
+// that tells, zero.
+func (s *Session) ESPSent() uint64 {
+	if f := s.engine.cfg.Sent; f != nil {
+		return f(s.id)
+	}
+	return 0
+}
+
+// ESPHeard is when the data path last opened a packet of the session's host, whatever pair
+// it came over; zero for never.
+func (s *Session) ESPHeard() time.Time {
+	if f := s.engine.cfg.LastInbound; f != nil {
+		return f(s.id)
+	}
+	return time.Time{}
+}
+
+// RenewChildren rekeys every Child SA (RFC 7296 §1.3.3); those that are on their way out,
+// or are being rekeyed, are left alone.
+func (s *Session) RenewChildren(now time.Time) {
+	for _, c := range slices.Clone(s.children) {
+		s.startRekeyChild(now, c)
+	}
 }
 
 // AnswersFrom is a Task that allows a request to be repeated from another address

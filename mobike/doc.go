@@ -11,7 +11,8 @@
 // One file, one part of the RFC: negotiate.go (MOBIKE_SUPPORTED and the addresses
 // in IKE_AUTH, §3.3, §3.4), update.go (UPDATE_SA_ADDRESSES, §3.5), announce.go
 // (changed address lists, §3.6), probe.go (path testing and return routability,
-// §3.7, §3.10), natchange.go (NAT mappings, §3.8).
+// §3.7, §3.10), natchange.go (NAT mappings, §3.8). follow.go is for peers whose Child SAs
+// do not move.
 //
 // # How a path is tested
 //

@@ -80,6 +80,7 @@ func (t *Task) checkMapping(x *ike.Exchange) {
 	case before.hash != nil && !same:
 		t.entry.MappingLost(x.Now, x.Pair, 0)
 		t.outage.move(x.Now)
+		t.follow = follow{}
 		t.session.Act(ike.PathChanged{Session: t.session.ID(), From: x.Pair, To: x.Pair, Cause: locator.NATChanged.String(),
 			Verified: true, Gap: t.outage.lasted(x.Now)})
 		t.tellMove(x.Now)

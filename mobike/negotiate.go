@@ -32,6 +32,7 @@ type Task struct {
 	flight  flight
 	probe   probe
 	update  update
+	follow  follow
 	hurry   hurry
 	nat     natMapping
 	noNATs  patience // with UNEXPECTED_NAT_DETECTED
@@ -106,6 +107,8 @@ func (t *Task) HandleResponse(x *ike.Exchange) error {
 		}
 	case message.Informational:
 		t.checkMapping(x)
+		fallthrough
+	case message.CreateChildSA:
 		if t.active {
 			t.run(x.Now) // what waited for this exchange
 		}

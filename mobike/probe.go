@@ -145,9 +145,9 @@ func (t *Task) sendProbe(now time.Time, pairs []locator.Pair) {
 	}
 }
 
-// nextFresh sends a request to one pair alone, when nothing else is under way.
+// nextFresh sends a request to one pair alone, when nothing else is under way or waits.
 func (t *Task) nextFresh(now time.Time) {
-	if len(t.probe.fresh) == 0 || t.probe.waiting || t.session.Outstanding() {
+	if len(t.probe.fresh) == 0 || t.probe.waiting || t.session.Outstanding() || t.session.Waiting() {
 		return
 	}
 	p := t.probe.fresh[0]
@@ -256,6 +256,9 @@ func (t *Task) DataPathEvent(now time.Time, ev esp.Event) {
 		if t.session.Role() == ike.Responder {
 			return // the initiator decides
 		}
+		if t.follow.at.IsZero() {
+			t.checkFollowing(now)
+		}
 		t.outage.begin(ev.Since)
 		t.entry.Unanswered(now, ev.Since)
 	case esp.SourceChanged:
@@ -272,12 +275,11 @@ func (t *Task) Deadline() time.Time {
 	if !t.begunAt.IsZero() {
 		return t.begunAt
 	}
-	at, ok := t.entry.Deadline()
-	if h := t.hurry.at; !h.IsZero() && (!ok || h.Before(at)) {
-		return h
-	}
-	if !ok {
-		return time.Time{}
+	at, _ := t.entry.Deadline()
+	for _, own := range []time.Time{t.hurry.at, t.follow.at} {
+		if at.IsZero() || !own.IsZero() && own.Before(at) {
+			at = own
+		}
 	}
 	return at
 }
@@ -289,6 +291,9 @@ func (t *Task) Tick(now time.Time) {
 	}
 	t.begunAt = time.Time{}
 	t.hurryOn(now)
+	if at := t.follow.at; !at.IsZero() && !now.Before(at) {
+		t.checkFollowing(now)
+	}
 	t.entry.Tick(now)
 	t.run(now)
 }

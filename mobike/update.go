@@ -18,6 +18,7 @@ type update struct {
 	pending bool         // to be sent
 	waiting bool         // waits for its turn or for its answer
 	pair    locator.Pair // what it told
+	toldAt  time.Time
 }
 
 // carryOutSwitch moves to another pair.
@@ -48,6 +49,7 @@ func (t *Task) carryOutSwitch(now time.Time, d locator.Switch) {
 		t.tellMove(now)
 	}
 	s.MoveESP(path)
+	t.follow = follow{}
 	s.Act(ike.PathChanged{Session: s.ID(), From: d.From, To: d.To, Cause: d.Cause.String(), Verified: d.Verified, Gap: gap})
 }
 
@@ -97,7 +99,7 @@ func (t *Task) tellMove(now time.Time) {
 	t.update.waiting = true
 	t.session.Request(now, func(x *ike.Exchange) bool {
 		t.update.pending = false
-		t.update.pair = x.Pair
+		t.update.pair, t.update.toldAt = x.Pair, x.Now
 		x.Add(&message.Notify{Kind: message.UpdateSAAddresses})
 		x.AddNATDetection()
 		t.addAdditional(x, x.Pair, true)
@@ -121,6 +123,7 @@ func (t *Task) updated(x *ike.Exchange) {
 		t.entry.Rejected(now, t.update.pair)
 	default:
 		t.confirmed(now)
+		t.watchFollowing(x)
 		t.noNATs = 0
 		t.rememberMapping(x)
 		path := x.DetectNAT()

@@ -61,6 +61,12 @@ type node struct {
 	answered map[uint32]time.Time
 	gaps     time.Duration
 	lastGood time.Time
+	heardAt  time.Time
+	rekeys   int
+	// A data path that cannot move SAs sends from the path of before until it gets new ones.
+	fixed bool
+	moved esp.Path
+	deaf  bool // nobody behind it answers
 
 	// A machine that sleeps hears nothing, and its clock (CLOCK_MONOTONIC) stands.
 	asleep bool
@@ -153,6 +159,7 @@ func (n *node) start(cfg ike.Config) {
 	cfg.Rand = n.w.net.Reader(n.name)
 	cfg.NewSessionID = func() ike.SessionID { session++; return session }
 	cfg.NewChildID = func() esp.ChildID { child++; return child }
+	cfg.LastInbound = func(ike.SessionID) time.Time { return n.heardAt }
 	cfg.Sent = func(ike.SessionID) uint64 { return uint64(n.sent) * 100 }
 	cfg.NewESPSPI = func() uint32 { spi++; return spi }
 	n.engine = ike.NewEngine(cfg)
@@ -221,11 +228,14 @@ func (n *node) receiveData(now time.Time, pair locator.Pair, data []byte) {
 	if !n.up {
 		return
 	}
+	n.heardAt = n.clock()
 	if n.name == "server" {
 		if pair.Remote != n.path.Pair.Remote {
 			n.event(esp.Event{Kind: esp.SourceChanged, Host: esp.HostID(n.id), Observed: pair})
 		}
-		_ = n.host.Send(n.path.Pair, n.sized(data[:8]))
+		if !n.deaf {
+			_ = n.host.Send(n.path.Pair, n.sized(data[:8]))
+		}
 		return
 	}
 	seq := binary.BigEndian.Uint32(data[4:])
@@ -369,11 +379,21 @@ func (n *node) carryOut(a ike.Action) {
 	case ike.AddHost:
 		n.path, n.up = a.Path, true
 	case ike.MoveHost:
+		if n.fixed {
+			n.moved = a.Path
+			return
+		}
 		if n.path.Pair != a.Path.Pair {
 			n.waiting = time.Time{}
 		}
 		n.path, n.keptAt = a.Path, n.w.net.Now()
 		n.mtus = append(n.mtus, a.Path.MTU)
+	case ike.ActivateChild:
+		if n.fixed && n.moved != (esp.Path{}) {
+			n.path = n.moved
+		}
+	case ike.Rekeyed:
+		n.rekeys++
 	case ike.RemoveHost:
 		n.up = false
 	case ike.Established:
