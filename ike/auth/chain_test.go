@@ -164,6 +164,25 @@ func TestMazeOfCertificatesIsNotSearched(t *testing.T) {
 	}
 }
 
+// TestCertificateOfManyNames: a stranger may show one that fills a message; what it costs
+// to refuse it grows with the number of names, not with its square.
+func TestCertificateOfManyNames(t *testing.T) {
+	const names = 4000
+	c := certTemplate("many")
+	for i := range names {
+		c.DNSNames = append(c.DNSNames, fmt.Sprintf("N%d.example.test", i))
+	}
+	stranger := newRoot(t, "stranger", "p256").issue(t, c, "p256").cert
+	for name, f := range map[string]func(){
+		"describe": func() { describe(stranger) },
+		"match":    func() { _ = MatchCertificate(stranger, mustIdentity(t, laptop)) },
+	} {
+		if got := testing.AllocsPerRun(1, f); got > 10*names {
+			t.Errorf("%s: %.0f allocations for %d names", name, got, names)
+		}
+	}
+}
+
 func TestMatchCertificate(t *testing.T) {
 	root := newRoot(t, "root", "p256")
 	template := certTemplate("cn.example.test")

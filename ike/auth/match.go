@@ -30,7 +30,7 @@ func MatchCertificate(c *x509.Certificate, id Identity) error {
 func isFor(c *x509.Certificate, id Identity) bool {
 	switch id.Kind {
 	case message.IDFQDN:
-		return !strings.Contains(string(id.Data), "*") && containsFold(c.DNSNames, string(id.Data))
+		return !isWildcard(id) && containsFold(c.DNSNames, string(id.Data))
 	case message.IDRFC822:
 		return containsFold(c.EmailAddresses, string(id.Data))
 	case message.IDIPv4, message.IDIPv6:
@@ -59,7 +59,11 @@ func Identities(c *x509.Certificate) []Identity {
 		ids = append(ids, Identity{kind, ip})
 	}
 	ids = append(ids, Identity{message.IDDERDN, c.RawSubject})
-	return slices.DeleteFunc(ids, func(id Identity) bool { return id.Valid() != nil || !isFor(c, id) })
+	return slices.DeleteFunc(ids, func(id Identity) bool { return id.Valid() != nil || isWildcard(id) })
+}
+
+func isWildcard(id Identity) bool {
+	return id.Kind == message.IDFQDN && bytes.Contains(id.Data, []byte("*"))
 }
 
 // Prepare completes l from its certificate and checks it. Without an identity it
@@ -104,10 +108,11 @@ func namesIn(c *x509.Certificate) string {
 	return strings.Join(names, " or ")
 }
 
-// describe names a certificate in an error.
+// describe names a certificate in an error. It may be anybody's, with any number of
+// names: its subject has to do.
 func describe(c *x509.Certificate) string {
-	if ids := Identities(c); len(ids) > 0 {
-		return fmt.Sprintf("%s (serial %x)", ids[len(ids)-1], c.SerialNumber)
+	if subject := nameIdentity(c.RawSubject); subject.Valid() == nil {
+		return fmt.Sprintf("%s (serial %x)", subject, c.SerialNumber)
 	}
 	return fmt.Sprintf("with serial %x", c.SerialNumber)
 }
