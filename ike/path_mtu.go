@@ -159,6 +159,9 @@ func (m *pathMTU) add(at time.Time, pair locator.Pair) *mtuRecord {
 	if most == 0 {
 		most = DefaultMaxPathMTU
 	}
+	// The same request has to fit into fragments of the smallest size as well; half of what
+	// a message may have leaves room for their headers.
+	most = min(most, least*maxFragments/2)
 	r := &mtuRecord{key: keyOf(pair), search: pathmtu.New(at, least, most)}
 	if len(m.records) < maxSearches {
 		m.records = append(m.records, r)

@@ -19,8 +19,11 @@ type narrowLab struct {
 	tries []int // sizes of the packets with the don't fragment bit
 }
 
-func newNarrowLab(t *testing.T, mtu int, ike string) *narrowLab {
+func newNarrowLab(t *testing.T, mtu int, ike string, tune ...func(*Policy)) *narrowLab {
 	cp, sp := clientPolicy(), serverPolicy()
+	for _, f := range tune {
+		f(cp)
+	}
 	cp.IKE, cp.DiscoverPathMTU = mustIKE(ike), true
 	n := &narrowLab{lab: newLab(t, 1, cp, sp), mtu: mtu}
 	n.filter = func(d datagram) bool {
@@ -61,6 +64,15 @@ func TestProbesHaveTheSizeAskedFor(t *testing.T) {
 		}
 		n.agree()
 	}
+}
+
+// A probe for the largest packets there are still has a form for the smallest.
+func TestProbesForTheLargestPackets(t *testing.T) {
+	n := newNarrowLab(t, 65535, "aes256gcm16-prfsha256-x25519", func(p *Policy) { p.MaxPathMTU = 65535 })
+	if n.found() < 16000 {
+		t.Errorf("found %d", n.found())
+	}
+	n.agree()
 }
 
 // While a probe goes unanswered for its size, the peer is not taken for silent.

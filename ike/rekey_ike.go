@@ -18,6 +18,10 @@ import (
 // retiredLife is how long a replaced IKE SA waits for the peer's Delete.
 const retiredLife = 30 * time.Second
 
+// maxRetired is how many replaced IKE SAs wait at most. A peer that goes on rekeying has
+// to delete them.
+const maxRetired = 4
+
 // rekeyIKERequest is our rekey of the IKE SA.
 type rekeyIKERequest struct {
 	spi   message.SPI
@@ -235,7 +239,7 @@ func (r *rekeyIKERequest) failed(now time.Time, sa *ikeSA, why string) {
 // serveRekeyIKE answers the peer's rekey of the IKE SA.
 func (sa *ikeSA) serveRekeyIKE(now time.Time, rq *peerRequest, offer *message.SA, ni *message.Nonce) {
 	s := sa.session
-	if sa.rival != nil || sa.childExchangeInFlight() {
+	if sa.rival != nil || sa.childExchangeInFlight() || len(s.retired) >= maxRetired {
 		rq.refuse(now, &message.Notify{Kind: message.TemporaryFailure}) // RFC 7296 §2.25.2
 		return
 	}

@@ -35,6 +35,29 @@ func (l *lab) carries() {
 	}
 }
 
+// A peer that rekeys the IKE SA again and again without deleting the old ones is refused.
+func TestRetiredIKESAsAreBounded(t *testing.T) {
+	l := connected(t, clientPolicy(), serverPolicy())
+	l.filter = func(d datagram) bool {
+		h, _ := message.ParseHeader(d.data)
+		return d.from != l.client || h.Response() || h.Exchange != message.Informational // never a Delete
+	}
+	for range 20 {
+		if err := l.client.engine.RekeyIKE(l.now, l.id); err != nil {
+			t.Fatal(err)
+		}
+		l.run()
+		if n := len(l.server.engine.sas); n > maxRetired+1 {
+			t.Fatalf("the gateway keeps %d IKE SAs", n)
+		}
+	}
+	l.filter = nil
+	l.advance(2 * retiredLife)
+	if n := len(l.server.engine.sas); n != 1 || len(l.server.closed) != 0 {
+		t.Errorf("the gateway keeps %d IKE SAs afterwards; closed: %v", n, l.server.closed)
+	}
+}
+
 func TestRekeyChildIsLossless(t *testing.T) {
 	for _, who := range []string{"client", "server"} {
 		t.Run(who, func(t *testing.T) {

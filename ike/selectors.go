@@ -39,14 +39,22 @@ func fromWire(in []message.TrafficSelector) []esp.Selector {
 }
 
 // narrow is the intersection of what is offered and what we allow, in the order of
-// the offer (RFC 7296 §2.9).
+// the offer (RFC 7296 §2.9), as far as one payload can tell it: ranges that overlap
+// crosswise have as many intersections as pairs.
 func narrow(offered, allowed []esp.Selector) []esp.Selector {
 	var out []esp.Selector
+	seen := map[esp.Selector]bool{}
 	for _, o := range offered {
 		for _, a := range allowed {
-			if x, ok := intersect(o, a); ok && !slices.Contains(out, x) {
-				out = append(out, x)
+			x, ok := intersect(o, a)
+			if !ok || seen[x] {
+				continue
 			}
+			if len(out) == message.MaxSelectors {
+				return out
+			}
+			seen[x] = true
+			out = append(out, x)
 		}
 	}
 	return out

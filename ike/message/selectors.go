@@ -14,8 +14,10 @@ const (
 	selectorMinLen    = 4 // what all types have: type, protocol, length
 	selectorIPv4Len   = selectorHeaderLen + 2*4
 	selectorIPv6Len   = selectorHeaderLen + 2*16
-	maxSelectors      = 255
 )
+
+// MaxSelectors is how many traffic selectors a payload has room for (RFC 7296 §3.13).
+const MaxSelectors = 255
 
 // Ports that stand for OPAQUE (RFC 7296 §3.13.1).
 const (
@@ -131,8 +133,8 @@ func (ts *TS) appendBody(b []byte) ([]byte, error) {
 	if len(ts.Selectors) == 0 {
 		return nil, errors.New("no traffic selector")
 	}
-	if len(ts.Selectors) > maxSelectors {
-		return nil, fmt.Errorf("%d traffic selectors, at most %d are possible", len(ts.Selectors), maxSelectors)
+	if len(ts.Selectors) > MaxSelectors {
+		return nil, fmt.Errorf("%d traffic selectors, at most %d are possible", len(ts.Selectors), MaxSelectors)
 	}
 	b = append(b, byte(len(ts.Selectors)), 0, 0, 0)
 	for i := range ts.Selectors {
