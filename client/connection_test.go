@@ -136,6 +136,8 @@ func (s *fakeStack) PathErrors() <-chan transport.PathError { return s.errors }
 
 func (s *fakeStack) Resume() { s.world.note("resume") }
 
+func (s *fakeStack) Paths(context.Context, ike.SessionID) []pathInfo { return nil }
+
 func (s *fakeStack) Repeat(ike.SessionID) { s.world.note("repeat") }
 
 // tell says that the uplinks have changed.

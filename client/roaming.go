@@ -139,11 +139,7 @@ func (s *stack) pathError(e transport.PathError) {
 
 // eachSession runs f on every session that is up, on the engine's goroutine.
 func (s *stack) eachSession(f func(at time.Time, x *ike.Session)) {
-	s.shard.Do(func(at time.Time, e shard.Engine) {
-		if engine, ok := e.(*ike.Engine); ok {
-			engine.EachSession(at, f)
-		}
-	})
+	s.shard.Do(func(at time.Time, e shard.Engine) { e.EachSession(at, f) })
 }
 
 func uplinkNames(ls []locator.Local) []string {
@@ -154,19 +150,15 @@ func uplinkNames(ls []locator.Local) []string {
 	return out
 }
 
-// Paths returns what is known about the pairs of a session; nothing without MOBIKE.
-func (s *stack) Paths(ctx context.Context, id ike.SessionID) (out []pathInfo) {
-	_ = s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
-		engine, ok := e.(*ike.Engine)
-		if !ok {
-			return
-		}
-		_ = engine.WithSession(now, id, func(_ time.Time, x *ike.Session) {
+func (s *stack) Paths(ctx context.Context, id ike.SessionID) []pathInfo {
+	out, _ := shard.Ask(ctx, s.shard, func(now time.Time, e shard.Engine) (out []pathInfo) {
+		_ = e.WithSession(now, id, func(_ time.Time, x *ike.Session) { // gone: no pairs
 			pairs, _ := mobike.Paths(x)
 			for _, p := range pairs {
 				out = append(out, pathInfo{p, x.PathMTU(p.Pair)})
 			}
 		})
+		return out
 	})
 	return out
 }
@@ -246,11 +238,6 @@ type pathInfo struct {
 	mtu int
 }
 
-// pathTeller is a Stack that knows of several paths.
-type pathTeller interface {
-	Paths(ctx context.Context, id ike.SessionID) []pathInfo
-}
-
 // Paths lists the pairs of the present session, none without one.
 func (d *Daemon) Paths(ctx context.Context) []Path {
 	d.mu.Lock()
@@ -268,11 +255,10 @@ func (c *connection) paths(ctx context.Context) []Path {
 	st, id := c.st.stack, c.st.session
 	c.mu.Unlock()
 	out := []Path{}
-	teller, ok := st.(pathTeller)
-	if !ok || id == 0 {
+	if st == nil || id == 0 {
 		return out
 	}
-	for _, p := range teller.Paths(ctx, id) {
+	for _, p := range st.Paths(ctx, id) {
 		path := Path{
 			Local: *endpoint(p.Pair.Local), Remote: *endpoint(p.Pair.Remote), Interface: p.Name, Current: p.Current, Standby: p.Standby,
 			Verification: p.Verification.String(), Reachability: p.Reachability.String(), Why: p.Why.String(), NAT: p.NAT.String(),

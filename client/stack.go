@@ -48,6 +48,8 @@ type Stack interface {
 	PathErrors() <-chan transport.PathError
 	// Resume is to be called after the machine has slept.
 	Resume()
+	// Paths returns what is known about the pairs of a session; nothing without MOBIKE.
+	Paths(ctx context.Context, id ike.SessionID) []pathInfo
 	// Session returns a snapshot; it is false when the session is gone.
 	Session(ctx context.Context, id ike.SessionID) (ike.SessionInfo, bool)
 	// CreateChild asks for a Child SA; it shows in the snapshots when it is there.
@@ -146,9 +148,7 @@ func NewStack(cfg StackConfig) (Stack, error) {
 	if interfaceTaken(cfg.Interface) {
 		return nil, reason.New(reason.Conflict, "there is an interface %s already; another vpn-client may be running, or set another name with interface in client.toml", cfg.Interface)
 	}
-	s := &stack{
-		log: cfg.Log, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE, events: make(chan ike.Action, eventBuffer), errors: make(chan transport.PathError, errorBuffer), failed: make(chan struct{}), ran: make(chan struct{}),
-	}
+	s := newStack(cfg)
 	in := &inlet{}
 	if err := s.open(cfg, in); err != nil {
 		return nil, err
@@ -157,6 +157,16 @@ func NewStack(cfg StackConfig) (Stack, error) {
 		return nil, errors.Join(err, s.transport.Close())
 	}
 	return s, nil
+}
+
+func newStack(cfg StackConfig) *stack {
+	return &stack{
+		log: cfg.Log, uplinks: newUplinks(cfg.Roaming), mobile: cfg.MOBIKE,
+		ran:    make(chan struct{}),
+		events: make(chan ike.Action, eventBuffer),
+		errors: make(chan transport.PathError, errorBuffer),
+		failed: make(chan struct{}),
+	}
 }
 
 // open makes the data path and then the sockets, which leave ESP to the kernel if that
@@ -269,12 +279,6 @@ func (s *stack) sent(id ike.SessionID) uint64 {
 	return st.OutBytes
 }
 
-// competitor is the part of the engine that drivers of gateways do without.
-type competitor interface {
-	Compete(now time.Time, r *ike.Race, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
-	Repeat(now time.Time, id ike.SessionID)
-}
-
 func (s *stack) Initiate(ctx context.Context, p *ike.Policy, remote netip.Addr, race *ike.Race) (id ike.SessionID, err error) {
 	if s.mobile {
 		p = s.uplinks.roam(p)
@@ -294,22 +298,31 @@ func (s *stack) Sound(ctx context.Context, p *ike.Policy, pair locator.Pair) (ik
 	return s.compete(ctx, p, pair, &ike.Race{Sound: true})
 }
 
-func (s *stack) compete(ctx context.Context, p *ike.Policy, pair locator.Pair, race *ike.Race) (id ike.SessionID, err error) {
-	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
-		c, ok := e.(competitor)
-		if !ok {
-			err = errors.New("this engine runs no races")
-			return
+// begun is a session that was begun, or why none was.
+type begun struct {
+	id  ike.SessionID
+	err error
+}
+
+func (s *stack) compete(ctx context.Context, p *ike.Policy, pair locator.Pair, race *ike.Race) (ike.SessionID, error) {
+	var orphan ike.SessionID // belongs to the shard's goroutine
+	b, err := shard.Ask(ctx, s.shard, func(now time.Time, e shard.Engine) (b begun) {
+		if b.err = ctx.Err(); b.err == nil {
+			b.id, b.err = e.Compete(now, race, p, pair)
 		}
-		if err = ctx.Err(); err != nil {
-			return // nobody would know of the session
-		}
-		id, err = c.Compete(now, race, p, pair)
+		orphan = b.id
+		return b
 	})
-	if callErr != nil {
-		return 0, callErr
+	if err != nil {
+		// Nobody knows of a session that was begun all the same. Commands run in order.
+		s.shard.Do(func(now time.Time, e shard.Engine) {
+			if orphan != 0 {
+				e.Abort(now, orphan, reason.Cancelled)
+			}
+		})
+		return 0, err
 	}
-	return id, err
+	return b.id, b.err
 }
 
 func (s *stack) LocalFor(remote netip.Addr) (netip.Addr, error) {
@@ -321,35 +334,28 @@ func (s *stack) LocalFor(remote netip.Addr) (netip.Addr, error) {
 }
 
 func (s *stack) Repeat(id ike.SessionID) {
-	s.shard.Do(func(now time.Time, e shard.Engine) {
-		if c, ok := e.(competitor); ok {
-			c.Repeat(now, id)
-		}
+	s.shard.Do(func(now time.Time, e shard.Engine) { e.Repeat(now, id) })
+}
+
+// known is what the engine says of a session.
+type known struct {
+	info ike.SessionInfo
+	ok   bool
+}
+
+func (s *stack) Session(ctx context.Context, id ike.SessionID) (ike.SessionInfo, bool) {
+	k, err := shard.Ask(ctx, s.shard, func(_ time.Time, e shard.Engine) (k known) {
+		k.info, k.ok = e.Session(id)
+		return k
 	})
+	return k.info, k.ok && err == nil
 }
 
-func (s *stack) Session(ctx context.Context, id ike.SessionID) (info ike.SessionInfo, ok bool) {
-	if err := s.shard.Call(ctx, func(_ time.Time, e shard.Engine) { info, ok = e.Session(id) }); err != nil {
-		return ike.SessionInfo{}, false
-	}
-	return info, ok
-}
-
-// childCreator is the part of the engine that drivers of gateways do without.
-type childCreator interface {
-	CreateChild(now time.Time, id ike.SessionID, local, remote []esp.Selector) error
-}
-
-func (s *stack) CreateChild(ctx context.Context, id ike.SessionID, remote []esp.Selector) (err error) {
-	callErr := s.shard.Call(ctx, func(now time.Time, e shard.Engine) {
-		c, ok := e.(childCreator)
-		if !ok {
-			err = errors.New("this engine makes no Child SAs by itself")
-			return
-		}
-		err = c.CreateChild(now, id, nil, remote)
+func (s *stack) CreateChild(ctx context.Context, id ike.SessionID, remote []esp.Selector) error {
+	refused, err := shard.Ask(ctx, s.shard, func(now time.Time, e shard.Engine) error {
+		return e.CreateChild(now, id, nil, remote)
 	})
-	return errors.Join(callErr, err)
+	return errors.Join(err, refused)
 }
 
 func (s *stack) Close(id ike.SessionID, why reason.Code) {

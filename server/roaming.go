@@ -84,9 +84,7 @@ func (s *Server) watchAddresses(ctx context.Context, device string) {
 		}
 		s.log.Info("addresses of the gateway changed", "addresses", addressesOf(now))
 		err := s.group.Each(ctx, func(at time.Time, e shard.Engine) {
-			if engine, ok := e.(*ike.Engine); ok {
-				engine.EachSession(at, func(at time.Time, x *ike.Session) { mobike.SetLocal(at, x, now) })
-			}
+			e.EachSession(at, func(at time.Time, x *ike.Session) { mobike.SetLocal(at, x, now) })
 		})
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("not every session learnt of the changed addresses", "error", err)

@@ -34,18 +34,20 @@ type Engine interface {
 	Deadline() (time.Time, bool)
 	Actions() []ike.Action
 	Initiate(now time.Time, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
+	Compete(now time.Time, r *ike.Race, p *ike.Policy, pair locator.Pair) (ike.SessionID, error)
+	Repeat(now time.Time, id ike.SessionID)
+	CreateChild(now time.Time, id ike.SessionID, local, remote []esp.Selector) error
 	Complete(now time.Time, id ike.WorkID, result any)
 	Authorize(now time.Time, id ike.SessionID, g ike.Grant)
 	Close(now time.Time, id ike.SessionID, why reason.Code)
 	Abort(now time.Time, id ike.SessionID, why reason.Code)
-	RekeyIKE(now time.Time, id ike.SessionID) error
-	RekeyChild(now time.Time, id ike.SessionID, child esp.ChildID) error
-	CheckLiveness(now time.Time, id ike.SessionID) error
 	DataPathEvent(now time.Time, ev esp.Event)
 	ChildFailed(now time.Time, id ike.SessionID, child esp.ChildID, err error)
 	SetResponder(r *ike.ResponderConfig)
 	Session(id ike.SessionID) (ike.SessionInfo, bool)
 	Sessions() []ike.SessionInfo
+	WithSession(now time.Time, id ike.SessionID, f func(now time.Time, s *ike.Session)) error
+	EachSession(now time.Time, f func(now time.Time, s *ike.Session))
 	Counts() (halfOpen, established int)
 }
 
@@ -144,8 +146,9 @@ func (s *Shard) Do(f func(now time.Time, e Engine)) bool {
 }
 
 // Call is Do, waiting until f has run. It must not be called from the shard's own
-// goroutine (from Events, or inside of Do). After an error f may still run later,
-// unless the error is ErrStopped.
+// goroutine (from Events, or inside of Do). After an error f may still be running or
+// run later, unless the error is ErrStopped: it must not write to what the caller then
+// reads. Ask sees to that.
 func (s *Shard) Call(ctx context.Context, f func(now time.Time, e Engine)) error {
 	ran := make(chan struct{})
 	if !s.Do(func(now time.Time, e Engine) { f(now, e); close(ran) }) {
@@ -164,6 +167,16 @@ func (s *Shard) Call(ctx context.Context, f func(now time.Time, e Engine)) error
 	default:
 		return ErrStopped
 	}
+}
+
+// Ask is Call for an f with a result. After an error there is none, whether f has run or not.
+func Ask[T any](ctx context.Context, s *Shard, f func(now time.Time, e Engine) T) (T, error) {
+	answer := make(chan T, 1)
+	if err := s.Call(ctx, func(now time.Time, e Engine) { answer <- f(now, e) }); err != nil {
+		var none T
+		return none, err
+	}
+	return <-answer, nil
 }
 
 // Authorize answers an ike.AuthorizeRequest.

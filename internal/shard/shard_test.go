@@ -69,9 +69,17 @@ func (e *script) Close(_ time.Time, id ike.SessionID, why reason.Code) {
 func (e *script) Abort(_ time.Time, id ike.SessionID, why reason.Code) {
 	e.note("abort %d %s", id, why)
 }
-func (e *script) RekeyIKE(time.Time, ike.SessionID) error                { return nil }
-func (e *script) RekeyChild(time.Time, ike.SessionID, esp.ChildID) error { return nil }
-func (e *script) CheckLiveness(time.Time, ike.SessionID) error           { return nil }
+func (e *script) Repeat(time.Time, ike.SessionID) {}
+func (e *script) CreateChild(time.Time, ike.SessionID, []esp.Selector, []esp.Selector) error {
+	return nil
+}
+func (e *script) WithSession(time.Time, ike.SessionID, func(time.Time, *ike.Session)) error {
+	return nil
+}
+func (e *script) EachSession(time.Time, func(time.Time, *ike.Session)) {}
+func (e *script) Compete(time.Time, *ike.Race, *ike.Policy, locator.Pair) (ike.SessionID, error) {
+	return 0, nil
+}
 func (e *script) DataPathEvent(_ time.Time, ev esp.Event) {
 	e.note("event %d host %d", ev.Kind, ev.Host)
 }
