@@ -53,7 +53,6 @@ type connection struct {
 	connectionConfig
 	cancel context.CancelFunc
 	done   chan struct{}
-	moved  chan struct{} // a token: an address of this machine came or went
 	awake  chan struct{} // a token: the machine has slept
 
 	// Owned by run.
@@ -84,7 +83,7 @@ type live struct {
 func startConnection(ctx context.Context, cfg connectionConfig) *connection {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &connection{
-		connectionConfig: cfg, cancel: cancel, done: make(chan struct{}), moved: make(chan struct{}, 1), awake: make(chan struct{}, 1),
+		connectionConfig: cfg, cancel: cancel, done: make(chan struct{}), awake: make(chan struct{}, 1),
 		backoff: backoff{random: cfg.random}, applied: cfg.adopted, st: live{state: Connecting},
 	}
 	go c.run(ctx)
@@ -95,14 +94,6 @@ func startConnection(ctx context.Context, cfg connectionConfig) *connection {
 func (c *connection) stop() {
 	c.cancel()
 	<-c.done
-}
-
-// networkMoved tells that the addresses of this machine have changed.
-func (c *connection) networkMoved() {
-	select {
-	case c.moved <- struct{}{}:
-	default:
-	}
 }
 
 // woken tells that the machine has slept.
@@ -241,6 +232,10 @@ func (c *connection) finish(ctx context.Context) {
 // attempt is one session: it returns when the session, or the hope for one, is over.
 func (c *connection) attempt(ctx context.Context, first bool) error {
 	c.set(func(l *live) { l.state, l.retryAt = c.searching(), time.Time{} })
+	// A network may have given this machine an address that the guard keeps in.
+	if err := c.machine.Maintain(ctx); err != nil {
+		c.log.Warn("settings of this machine not maintained", "error", err)
+	}
 	connecting := ctx
 	if first && c.timeout > 0 {
 		var cancel context.CancelFunc
@@ -318,10 +313,6 @@ func (c *connection) hold(ctx context.Context, id ike.SessionID) error {
 			}
 		case <-c.awake:
 			c.lookAfter(ctx, id)
-		case <-c.moved:
-			if err := c.machine.Maintain(ctx); err != nil {
-				c.log.Warn("routes not adapted to the changed network", "error", err)
-			}
 		case <-c.stack.Failed():
 			return &failure{code: reason.DataPathFailed, detail: c.stack.Err().Error()}
 		case <-ctx.Done():

@@ -82,7 +82,8 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	resume := d.recover(ctx)
 	server, err := d.listen()
 	if err != nil {
-		return err
+		// Nobody will be there to open a machine that a crash has left closed.
+		return errors.Join(err, d.leave())
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.serve(ctx) }()
@@ -127,13 +128,18 @@ func (d *Daemon) recover(ctx context.Context) (resume string) {
 			return left.Profile
 		}
 	}
+	d.abandon(ctx)
+	return ""
+}
+
+// abandon gives up what an earlier run has left.
+func (d *Daemon) abandon(ctx context.Context) {
 	if err := d.machine.Clear(ctx, true); err != nil {
 		d.log.Error("what an earlier run has left is not fully removed", "error", err)
 	}
 	if err := stateDir(d.cfg.StateDir).forget(); err != nil {
 		d.log.Error("state file not removed", "error", err)
 	}
-	return ""
 }
 
 // begin brings up what is to be up from the start.
@@ -148,25 +154,33 @@ func (d *Daemon) begin(ctx context.Context, resume string) {
 	if _, err := d.up(ctx, name, 0, resume != ""); err != nil {
 		d.log.Error("profile not brought up at start", "profile", name, "error", err)
 		if resume != "" {
-			if err := d.machine.Clear(ctx, true); err != nil {
-				d.log.Error("what an earlier run has left is not fully removed", "error", err)
-			}
+			d.abandon(ctx)
 		}
 	}
 }
 
-// watchNetwork tells the connection when this machine's addresses change.
+// watchNetwork adapts the machine when its addresses change, with a tunnel or without.
 func (d *Daemon) watchNetwork(ctx context.Context) {
-	err := route.Watch(ctx, func() {
-		d.mu.Lock()
-		c := d.current
-		d.mu.Unlock()
-		if c != nil {
-			c.networkMoved()
+	for ctx.Err() == nil {
+		err := route.Watch(ctx, func() { d.networkMoved(ctx) })
+		if err == nil {
+			return
 		}
-	})
-	if err != nil {
-		d.log.Warn("changes of the network are noticed late", "error", err)
+		d.log.Warn("changes of the network were missed, looking again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchPause):
+			d.networkMoved(ctx)
+		}
+	}
+}
+
+// watchPause is how long to wait before listening anew to changes of the network.
+const watchPause = time.Second
+
+func (d *Daemon) networkMoved(ctx context.Context) {
+	if err := d.machine.Maintain(ctx); err != nil {
+		d.log.Warn("settings of this machine not adapted to the changed network", "error", err)
 	}
 }
 

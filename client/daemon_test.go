@@ -203,6 +203,48 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+// TestStartFailsAfterCrash: a start that cannot take commands, or not bring back what
+// was up, does not leave the machine closed, and the next start does not try again.
+func TestStartFailsAfterCrash(t *testing.T) {
+	crashed := func(t *testing.T, w *world) *Daemon {
+		d := testDaemon(t, w)
+		if err := stateDir(d.cfg.StateDir).save(intent{"alice", bootID()}); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	check := func(t *testing.T, w *world, d *Daemon) {
+		t.Helper()
+		if got := w.happened(); got != "adopt, clear leaving=true" {
+			t.Errorf("happened: %s", got)
+		}
+		if _, ok := stateDir(d.cfg.StateDir).load(); ok {
+			t.Error("the next start would resume again")
+		}
+	}
+	t.Run("no socket", func(t *testing.T) {
+		w := newWorld()
+		d := crashed(t, w)
+		if err := os.MkdirAll(filepath.Join(d.cfg.Socket, "not empty"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Run(t.Context(), func() { t.Error("ready") }); err == nil {
+			t.Error("the daemon ran without its socket")
+		}
+		check(t, w, d)
+	})
+	t.Run("not brought up", func(t *testing.T) {
+		w := newWorld()
+		d := crashed(t, w)
+		resume := d.recover(t.Context())
+		if err := d.cfg.Store().Remove("alice"); err != nil {
+			t.Fatal(err)
+		}
+		d.begin(t.Context(), resume)
+		check(t, w, d)
+	})
+}
+
 // TestResumeFailsClosed: until the tunnel is back, a machine left closed by a crash
 // stays closed.
 func TestResumeFailsClosed(t *testing.T) {

@@ -40,7 +40,8 @@ type Network struct {
 type Machine interface {
 	// Apply makes the machine use the tunnel; any number of times.
 	Apply(ctx context.Context, n Network) error
-	// Maintain repairs what other software has changed.
+	// Maintain repairs what other software has changed, and lets go of former inner
+	// addresses that a network has given this machine; with a tunnel or without.
 	Maintain(ctx context.Context) error
 	// Clear gives the machine its own network back. What remains is the guard of
 	// inner addresses: of all that were used while the daemon stays, of those that
@@ -63,16 +64,13 @@ type host struct {
 	log       *slog.Logger
 
 	mu      sync.Mutex
+	device  string // the tunnel's interface, also when it is down or not there yet
 	last    *Network
 	former  []netip.Addr   // addresses of before that are still guarded
 	guarded guard.Settings // what netfilter was told last
 }
 
-// NewMachine returns the settings of this machine, in this network namespace.
-func NewMachine(cfg *Config, log *slog.Logger) (Machine, error) {
-	return newHost(cfg, log)
-}
-
+// newHost returns the settings of this machine, in this network namespace.
 func newHost(cfg *Config, log *slog.Logger) (*host, error) {
 	kernel, err := route.NewKernel(log)
 	if err != nil {
@@ -82,7 +80,7 @@ func newHost(cfg *Config, log *slog.Logger) (*host, error) {
 		ResolvConf: cfg.ResolvConf, Backup: filepath.Join(cfg.StateDir, "resolv.conf.backup"),
 		Resolved: &dns.Bus{}, Log: log,
 	})
-	return &host{kernel: kernel, dns: manager, netfilter: cfg.Netfilter, log: log}, nil
+	return &host{kernel: kernel, dns: manager, netfilter: cfg.Netfilter, log: log, device: cfg.Interface}, nil
 }
 
 // Apply sets the guard before the address that it guards, and the name servers when
@@ -93,8 +91,10 @@ func (h *host) Apply(ctx context.Context, n Network) error {
 	if h.last != nil {
 		h.former = append(h.former, h.last.Addresses...)
 	}
-	h.former = h.stillFormer(h.former, n.Addresses, n.Interface)
-	h.last = &n
+	h.device, h.last = n.Interface, &n
+	if err := h.releaseElsewhere(); err != nil {
+		return err
+	}
 	if err := h.applyRoutes(n); err != nil {
 		return err
 	}
@@ -118,17 +118,48 @@ func (h *host) applyRoutes(n Network) error {
 	}))
 }
 
-// stillFormer returns those of the former addresses that are to be guarded further:
-// not those in use again, here or by a network that this machine is attached to.
-func (h *host) stillFormer(former, current []netip.Addr, iface string) []netip.Addr {
-	var out []netip.Addr
-	for _, a := range slices.Backward(former) {
-		if !slices.Contains(out, a) && !slices.Contains(current, a) && !h.kernel.Elsewhere(a, iface) && len(out) < maxGuarded {
-			out = append(out, a)
+// releaseElsewhere lets go of the former addresses that need no guard any more: those
+// in use again, by the tunnel or by a network that this machine is attached to. The
+// latter would be cut off from that network otherwise, our own packets to the gateway
+// included.
+func (h *host) releaseElsewhere() error {
+	if len(h.former) == 0 {
+		return nil
+	}
+	elsewhere, err := h.kernel.Elsewhere(h.device)
+	if err != nil {
+		return err
+	}
+	var current []netip.Addr
+	if h.last != nil {
+		current = h.last.Addresses
+	}
+	var still, gone []netip.Addr
+	for _, a := range slices.Backward(h.former) {
+		switch {
+		case slices.Contains(still, a) || slices.Contains(current, a):
+		case elsewhere[a] || len(still) == maxGuarded:
+			gone = append(gone, a)
+		default:
+			still = append(still, a)
 		}
 	}
-	slices.Reverse(out)
-	return out
+	slices.Reverse(still)
+	h.former = still
+	if len(gone) == 0 {
+		return nil
+	}
+	h.log.Info("former inner addresses are not blocked any more", "addresses", gone)
+	return errors.Join(h.kernel.Release(gone), h.releaseGuard(gone))
+}
+
+// releaseGuard is the netfilter part of releaseElsewhere.
+func (h *host) releaseGuard(gone []netip.Addr) error {
+	if !h.netfilter {
+		return nil
+	}
+	h.guarded = guard.Settings{} // set anew when something is to be set
+	return guard.Release(gone)
 }
 
 // setGuard sets the netfilter part of the guard, if it is not there as wanted. A
@@ -159,10 +190,11 @@ func (h *host) setGuard(want guard.Settings) error {
 func (h *host) Maintain(context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	err := h.releaseElsewhere()
 	if h.last == nil {
-		return nil
+		return err
 	}
-	return errors.Join(h.applyRoutes(*h.last), h.dns.Check())
+	return errors.Join(err, h.applyRoutes(*h.last), h.dns.Check())
 }
 
 // Clear removes everything in the order that leaves no gap: name servers first, so
@@ -176,18 +208,19 @@ func (h *host) Clear(ctx context.Context, leaving bool) error {
 	if err != nil {
 		return errors.Join(dnsErr, err)
 	}
-	iface := ""
 	if h.last != nil {
-		used, iface = append(used, h.last.Addresses...), h.last.Interface
+		used = append(used, h.last.Addresses...)
 	}
-	h.former = h.stillFormer(append(h.former, used...), nil, iface)
+	h.last, h.former = nil, append(h.former, used...)
+	if err := h.releaseElsewhere(); err != nil {
+		h.log.Warn("former inner addresses that are in use elsewhere not found", "error", err)
+	}
 	if err := guard.EndConnections(h.former); err != nil {
 		h.log.Debug("connections of inner addresses not ended", "error", err)
 	}
 	if leaving {
 		h.former = h.stillUsed(h.former)
 	}
-	h.last = nil
 	return errors.Join(dnsErr, h.kernel.Clear(h.former), h.clearGuard())
 }
 
@@ -220,7 +253,7 @@ func (h *host) Adopt(ctx context.Context) error {
 		return fmt.Errorf("find what the last run has left: %w", err)
 	}
 	h.former = former
-	return h.dns.Revert(ctx)
+	return errors.Join(h.releaseElsewhere(), h.dns.Revert(ctx))
 }
 
 func (h *host) NameServers() []netip.Addr { return h.dns.Own() }

@@ -88,7 +88,7 @@ func network(addresses ...string) Network {
 func (l *laptop) way(to, from string) string {
 	args := []string{"route", "get", to}
 	if from != "" {
-		args = append(args, "from", from)
+		args = append(append(args, "from"), strings.Fields(from)...)
 	}
 	out, err := exec.Command("ip", args...).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "unreachable") {
@@ -226,14 +226,102 @@ func TestMachineSocketsStay(t *testing.T) {
 }
 
 // TestMachineAddressElsewhere: an inner address of before that a local network gives
-// this machine is not blocked for ever.
+// this machine is not blocked any more; a closed machine stays closed for all else.
 func TestMachineAddressElsewhere(t *testing.T) {
-	l := newLaptop(t)
-	h := l.run()
-	l.apply(h, network("10.30.0.1"))
-	l.clear(h, false)
-	l.ip("link del wf0")
-	nstest.Address(t, "up0", "10.30.0.1/24")
-	l.clear(h, false)
-	l.expect("another network", map[string]string{"8.8.8.8 from 10.30.0.1": "up0"}, ownResolvConf)
+	maintain := func(t *testing.T, h *host) {
+		t.Helper()
+		if err := h.Maintain(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		during func(t *testing.T, l *laptop, elsewhere func())
+		ways   map[string]string
+	}{
+		{"down again", func(t *testing.T, l *laptop, elsewhere func()) {
+			h := l.run()
+			l.apply(h, network("10.30.0.1", "fd00:30::1"))
+			l.clear(h, false)
+			l.ip("link del wf0")
+			elsewhere()
+			l.clear(h, false)
+		}, map[string]string{"8.8.8.8": "up0"}},
+		{"without a tunnel", func(t *testing.T, l *laptop, elsewhere func()) {
+			h := l.run()
+			l.apply(h, network("10.30.0.1", "fd00:30::1"))
+			l.clear(h, false)
+			maintain(t, h) // the device is still there, with the address
+			if _, err := l.send("fd00:30::1"); err == nil {
+				t.Error("released while only the tunnel has the address")
+			}
+			l.ip("link del wf0")
+			elsewhere()
+			maintain(t, h)
+		}, map[string]string{"8.8.8.8": "up0"}},
+		{"with another address", func(t *testing.T, l *laptop, elsewhere func()) {
+			h := l.run()
+			l.apply(h, network("10.30.0.1", "fd00:30::1"))
+			l.apply(h, network("10.30.0.7", "fd00:30::7"))
+			elsewhere()
+			maintain(t, h)
+		}, map[string]string{"8.8.8.8": "wf0", "8.8.8.8 from 10.30.0.7": "wf0"}},
+		{"adopted before", func(t *testing.T, l *laptop, elsewhere func()) {
+			l.apply(l.run(), network("10.30.0.1", "fd00:30::1"))
+			l.ip("link del wf0")
+			h := l.run()
+			if err := h.Adopt(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			elsewhere()
+			maintain(t, h)
+		}, map[string]string{"8.8.8.8": "", "2001:4860::1": ""}},
+		{"adopted after", func(t *testing.T, l *laptop, elsewhere func()) {
+			l.apply(l.run(), network("10.30.0.1", "fd00:30::1"))
+			l.ip("link del wf0")
+			elsewhere()
+			if err := l.run().Adopt(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}, map[string]string{"8.8.8.8": "", "2001:4860::1": ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLaptop(t)
+			tt.during(t, l, func() { nstest.Address(t, "up0", "10.30.0.1/24") })
+			l.expect(tt.name, tt.ways, "")
+			l.expect(tt.name, map[string]string{"8.8.8.8 from 10.30.0.1 mark 22342": "up0", "2001:4860::1 from fd00:30::1": ""}, "")
+			if out, err := l.send("10.30.0.1"); err != nil {
+				t.Errorf("netfilter: %v\n%s", err, out)
+			}
+			if _, err := l.send("fd00:30::1"); err == nil {
+				t.Error("the address that is nowhere is not guarded any more")
+			}
+		})
+	}
+}
+
+// send sends a marked packet from an address, as our own sockets do, with the address or
+// without it being there. The error is that of the guard.
+func (l *laptop) send(from string) (rules string, err error) {
+	l.t.Helper()
+	a := netip.MustParseAddr(from)
+	family, level, opt := unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_FREEBIND
+	var local, target unix.Sockaddr = &unix.SockaddrInet6{Addr: a.As16()}, &unix.SockaddrInet6{Port: 9, Addr: netip.MustParseAddr("2001:db8:1::9").As16()}
+	if a.Is4() {
+		family, level, opt = unix.AF_INET, unix.SOL_IP, unix.IP_FREEBIND
+		local, target = &unix.SockaddrInet4{Addr: a.As4()}, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 30, 0, 9}}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, err := range []error{unix.SetsockoptInt(fd, level, opt, 1), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, Mark), unix.Bind(fd, local)} {
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	l.ip("neigh replace 10.30.0.9 lladdr 02:00:00:00:00:09 dev up0")
+	out, _ := exec.Command("nft", "list", "ruleset").Output()
+	return string(out), unix.Sendto(fd, []byte("x"), 0, target)
 }

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,8 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is the netfilter table that is ours.
-const tableName = "wayfarer_client"
+// tableName is the netfilter table that is ours, outChain its chain for what leaves.
+const (
+	tableName = "wayfarer_client"
+	outChain  = "postrouting"
+)
 
 // ErrUnsupported is returned by Set when the kernel has no nf_tables. The rules of
 // package route are in force nevertheless.
@@ -60,7 +64,7 @@ func Set(s Settings) error {
 	c.AddTable(table)
 	c.DelTable(table)
 	c.AddTable(table)
-	out := addChain(c, table, "postrouting", nftables.ChainHookPostrouting, priorityOut)
+	out := addChain(c, table, outChain, nftables.ChainHookPostrouting, priorityOut)
 	for _, name := range []string{"lo", s.Interface} {
 		if name != "" {
 			c.AddRule(&nftables.Rule{Table: table, Chain: out, Exprs: leavesBy(name)})
@@ -82,6 +86,50 @@ func Set(s Settings) error {
 		return explain("guard the inner addresses with netfilter", err)
 	}
 	return nil
+}
+
+// Release lets packets from addresses pass that are not ours to guard any more. All
+// else that was set stays, whoever set it.
+func Release(addrs []netip.Addr) error {
+	const what = "release inner addresses from the netfilter guard"
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open the netfilter socket: %w", err)
+	}
+	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	rules, err := c.GetRules(table, &nftables.Chain{Name: outChain, Table: table})
+	if errors.Is(err, unix.ENOENT) || unsupported(err) {
+		return nil
+	}
+	if err != nil {
+		return explain(what, err)
+	}
+	for _, r := range rules {
+		if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return drops(r, a) }) {
+			continue
+		}
+		if err := c.DelRule(r); err != nil {
+			return explain(what, err)
+		}
+	}
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return explain(what, err)
+	}
+	return nil
+}
+
+// drops recognises the rule of comesFrom.
+func drops(r *nftables.Rule, a netip.Addr) bool {
+	compares, drops := false, false
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Cmp:
+			compares = compares || bytes.Equal(e.Data, a.AsSlice())
+		case *expr.Verdict:
+			drops = drops || e.Kind == expr.VerdictDrop
+		}
+	}
+	return compares && drops
 }
 
 // Remove takes the table away, whoever set it up.

@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -34,28 +35,31 @@ func (k *Kernel) Attached(except string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// Elsewhere says whether an address is configured on another interface than the
-// given one: then it belongs to this machine's networks, and is not ours to guard.
-func (k *Kernel) Elsewhere(a netip.Addr, except string) bool {
-	links, err := retryDump(k.nl.LinkList)
+// Elsewhere returns the addresses that are configured on other interfaces than the
+// given one: they belong to this machine's networks, and are not ours to guard.
+func (k *Kernel) Elsewhere(except string) (map[netip.Addr]bool, error) {
+	own := 0
+	if except != "" {
+		link, err := k.nl.LinkByName(except)
+		var missing netlink.LinkNotFoundError
+		switch {
+		case err == nil:
+			own = link.Attrs().Index
+		case !errors.As(err, &missing):
+			return nil, fmt.Errorf("find interface %s: %w", except, err)
+		}
+	}
+	addrs, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return false
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	for _, l := range links {
-		if l.Attrs().Name == except {
-			continue
-		}
-		addrs, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(l, netlink.FAMILY_ALL) })
-		if err != nil {
-			continue
-		}
-		for _, have := range addrs {
-			if p := prefixOf(have.IPNet); p.IsValid() && p.Addr() == a {
-				return true
-			}
+	out := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if p := prefixOf(a.IPNet); p.IsValid() && (own == 0 || a.LinkIndex != own) {
+			out[p.Addr()] = true
 		}
 	}
-	return false
+	return out, nil
 }
 
 // Watch calls changed whenever an address of this machine comes or goes, until ctx

@@ -102,6 +102,19 @@ func (k *Kernel) Guarded() ([]netip.Addr, error) {
 	return out, nil
 }
 
+// Release removes the rules about addresses that are not ours to guard any more,
+// whoever set them up. All else stays.
+func (k *Kernel) Release(addrs []netip.Addr) error {
+	rules, _, err := k.present(nil)
+	if err != nil {
+		return err
+	}
+	of := slices.DeleteFunc(rules, func(r installedRule) bool {
+		return r.Priority > prioGuard || !r.From.IsValid() || !slices.Contains(addrs, r.From.Addr())
+	})
+	return k.removeRules(of, nil)
+}
+
 // link finds the interface of a plan, nil if the plan needs none.
 func (k *Kernel) link(p Plan) (netlink.Link, error) {
 	if p.Interface == "" {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -270,8 +271,32 @@ func sendUDP(t *testing.T, by, other string, from, to netip.AddrPort) {
 
 func TestElsewhere(t *testing.T) {
 	k, _ := uplink(t)
-	if !k.Elsewhere(netip.MustParseAddr("192.168.1.2"), "wf0") || k.Elsewhere(netip.MustParseAddr("192.168.1.2"), "up0") || k.Elsewhere(netip.MustParseAddr("10.30.0.1"), "wf0") {
-		t.Error("Elsewhere is wrong")
+	for except, want := range map[string]bool{"wf0": true, "up0": false, "": true, "none0": true} {
+		got, err := k.Elsewhere(except)
+		if err != nil || got[netip.MustParseAddr("192.168.1.2")] != want || got[netip.MustParseAddr("10.30.0.1")] {
+			t.Errorf("beside %q: %v %v", except, got, err)
+		}
+	}
+}
+
+// TestRelease: what was guarded before is let go, and nothing else changes, also not
+// the closed tunnel of a run that has crashed.
+func TestRelease(t *testing.T) {
+	k, _ := uplink(t)
+	if err := k.Apply(Build(Settings{
+		Interface: "wf0", Addresses: addrs("10.30.0.1"), Networks: nets("0.0.0.0/0"), Carried: nets("0.0.0.0/0"), Mark: mark, Guarded: addrs("10.30.0.7", "10.30.0.8"),
+	})); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := k.Release(addrs("10.30.0.7")); err != nil {
+			t.Fatal(err)
+		}
+		guarded, err := k.Guarded()
+		if err != nil || !slices.Equal(guarded, addrs("10.30.0.1", "10.30.0.8")) {
+			t.Errorf("guarded: %v %v", guarded, err)
+		}
+		ask(t, "released", []question{{"8.8.8.8", "", false, "wf0"}, {"8.8.8.8", "", true, "up0"}})
 	}
 }
 
