@@ -50,7 +50,10 @@ type AuthorizeRequest struct {
 	Session     SessionID
 	Peer        auth.Identity
 	Certificate *x509.Certificate // nil with a shared key
-	Pair        locator.Pair
+	// SharedKey names the shared key that the peer has proved to know, zero with a
+	// certificate. The receiver's own keys may have changed since the session began.
+	SharedKey auth.KeyFingerprint
+	Pair      locator.Pair
 	// WantIPv4 and WantIPv6 say which inner addresses the peer asks for in its
 	// CFG_REQUEST; Requested holds the ones it would like to have again.
 	WantIPv4, WantIPv6 bool

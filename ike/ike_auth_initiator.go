@@ -142,6 +142,9 @@ func (sa *ikeSA) verifyPeer(now time.Time, id auth.Identity, a *message.Auth, oc
 		if err == nil {
 			err = auth.VerifySharedKey(a, sa.keys.prf, secret, octets)
 		}
+		if err == nil {
+			s.peerKey = auth.FingerprintOf(secret)
+		}
 		then(now, nil, err)
 		return
 	}

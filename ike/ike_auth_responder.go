@@ -76,7 +76,7 @@ func (a *authAnswer) authorize(now time.Time, cert *x509.Certificate) {
 	s.connectBy = now.Add(s.connectTimeout())
 	s.awaiting = a.authorized
 	ask := AuthorizeRequest{
-		Session: s.id, Peer: s.peer, Certificate: cert, Pair: a.rq.pair,
+		Session: s.id, Peer: s.peer, Certificate: cert, SharedKey: s.peerKey, Pair: a.rq.pair,
 		InitialContact: a.rq.x.Notify(message.InitialContact) != nil,
 	}
 	if t := s.configuration(); t.asked {

@@ -41,6 +41,7 @@ type Session struct {
 	nat      natState
 	peer     auth.Identity
 	peerAuth message.AuthMethod
+	peerKey  auth.KeyFingerprint // of the shared key that the peer has proved to know
 	// certified are the addresses that the peer's certificate lists.
 	certified auth.AddressSet
 	config    Configuration

@@ -36,3 +36,29 @@ func TestCertificateIsAnsweredWithCertificateBesideSharedKeys(t *testing.T) {
 		t.Errorf("the gateway proved itself with %v, want its certificate", got)
 	}
 }
+
+// Whoever admits a peer learns which key it used, or that it used none.
+func TestAuthorizeRequestNamesTheKey(t *testing.T) {
+	certClient, certServer := certPolicies(t, "ecdsa")
+	for name, tt := range map[string]struct {
+		cp, sp *Policy
+		want   auth.KeyFingerprint
+	}{
+		"shared key":  {clientPolicy(), serverPolicy(), auth.FingerprintOf([]byte(testSecret))},
+		"certificate": {certClient, certServer, auth.KeyFingerprint{}},
+	} {
+		l := newLab(t, 1, tt.cp, tt.sp)
+		grant, asked := l.server.grant, 0
+		l.server.grant = func(a AuthorizeRequest) Grant {
+			asked++
+			if a.SharedKey != tt.want || (a.Certificate == nil) != (tt.want != auth.KeyFingerprint{}) {
+				t.Errorf("%s: key %x, certificate %v", name, a.SharedKey, a.Certificate != nil)
+			}
+			return grant(a)
+		}
+		l.run()
+		if asked != 1 {
+			t.Errorf("%s: asked %d times", name, asked)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike"
+	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
@@ -15,19 +16,19 @@ import (
 // authorize decides whether a peer that has proved who it is may come in, and with
 // which addresses. It is called on the session's shard.
 func (s *Server) authorize(sh *shard.Shard, a ike.AuthorizeRequest) {
-	settings := s.settings.Load()
-	x := &session{id: a.Session, peer: a.Peer, owner: a.Peer.Key()}
+	x := &session{id: a.Session, peer: a.Peer, owner: a.Peer.Key(), sharedKey: a.SharedKey}
 	if a.Certificate != nil {
 		x.certificate = keyOf(a.Certificate.RawIssuer, a.Certificate.SerialNumber)
-	} else {
-		x.secret = settings.keys.fingerprint(a.Peer)
 	}
-	if !matches(settings.Patterns, a.Peer) {
-		s.table.add(x) // so that its end is told with a name
-		s.refuse(sh, a.Session, reason.IDMismatch, "no pattern of auth.remote_id admits "+a.Peer.String())
+	// The proof was checked against the settings that were in force when the session
+	// began. First into the table, then the settings of now: whoever changes them later
+	// finds the session there (expel).
+	rivals := s.table.add(x)
+	settings := s.settings.Load()
+	if why, detail := settings.refusal(x); why != "" {
+		s.refuse(sh, a.Session, why, detail)
 		return
 	}
-	rivals := s.table.add(x)
 	if len(rivals) > 0 && settings.Unique == UniqueKeep {
 		s.refuse(sh, a.Session, reason.Conflict, "there is a session of this identity, and auth.unique is keep")
 		return
@@ -38,6 +39,22 @@ func (s *Server) authorize(sh *shard.Shard, a ike.AuthorizeRequest) {
 		return
 	}
 	s.replace(rivals, func() { s.grant(sh, a) })
+}
+
+// refusal says why somebody who has proved who it is may not come in or stay: the
+// certificate is revoked, the shared key is gone or another, the name is not admitted.
+func (s *Settings) refusal(x *session) (why reason.Code, detail string) {
+	switch {
+	case !slices.ContainsFunc(s.Patterns, func(p auth.Pattern) bool { return p.Match(x.peer) }):
+		return reason.IDMismatch, "no pattern of auth.remote_id admits " + x.peer.String()
+	case x.certificate != certificateKey{}:
+		if s.trust.revoked[x.certificate] {
+			return reason.CertRevoked, "the certificate of " + x.peer.String() + " has been revoked"
+		}
+	case !s.keys.knows(x.peer, x.sharedKey):
+		return reason.UserUnknown, "the shared key of " + x.peer.String() + " has been removed or changed"
+	}
+	return "", ""
 }
 
 func (s *Server) refuse(sh *shard.Shard, id ike.SessionID, why reason.Code, detail string) {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/sha256"
 	"fmt"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
@@ -82,14 +81,8 @@ func (k *keyring) only() (secret []byte, ok bool) {
 	return all[0].Bytes(), true
 }
 
-// fingerprint identifies the key of an identity without holding it, to see whether a
-// reload has changed it. Zero stands for no key.
-func (k *keyring) fingerprint(id auth.Identity) (sum [8]byte) {
+// knows says whether a fingerprint is that of the key of an identity, as it is now.
+func (k *keyring) knows(id auth.Identity, f auth.KeyFingerprint) bool {
 	secret, ok := k.find(id)
-	if !ok {
-		return sum
-	}
-	full := sha256.Sum256(append([]byte("wayfarer key fingerprint\x00"), secret...))
-	copy(sum[:], full[:])
-	return sum
+	return ok && f == auth.FingerprintOf(secret)
 }

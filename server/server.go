@@ -17,7 +17,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/esp/xfrm"
 	"github.com/wayfarer-vpn/wayfarer/ike"
-	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/ratelimit"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
@@ -390,26 +389,9 @@ func (s *Server) change(ctx context.Context, old, next *Settings) error {
 // expel ends the sessions of those who may not come in any more: whose certificate
 // has been revoked, whose shared key is gone or another, whose name is not admitted.
 func (s *Server) expel(next *Settings) {
-	for why, ids := range map[reason.Code][]ike.SessionID{
-		reason.CertRevoked: s.table.matching(func(x *session) bool { return next.trust.revoked[x.certificate] }),
-		reason.UserUnknown: s.table.matching(func(x *session) bool {
-			return x.certificate == certificateKey{} && x.secret != next.keys.fingerprint(x.peer)
-		}),
-		reason.IDMismatch: s.table.matching(func(x *session) bool { return !matches(next.Patterns, x.peer) }),
-	} {
-		for _, id := range ids {
-			s.end(id, why)
-		}
+	for id, why := range s.table.refused(next) {
+		s.end(id, why)
 	}
-}
-
-func matches(patterns []auth.Pattern, id auth.Identity) bool {
-	for _, p := range patterns {
-		if p.Match(id) {
-			return true
-		}
-	}
-	return false
 }
 
 // end ends a session in an orderly way.

@@ -16,9 +16,9 @@ import (
 type session struct {
 	id          ike.SessionID
 	peer        auth.Identity
-	owner       string         // peer's key: of its leases, and of its other sessions
-	certificate certificateKey // zero with a shared key
-	secret      [8]byte        // fingerprint of the shared key
+	owner       string              // peer's key: of its leases, and of its other sessions
+	certificate certificateKey      // zero with a shared key
+	sharedKey   auth.KeyFingerprint // zero with a certificate
 	addresses   []netip.Addr
 	closing     reason.Code // why the daemon ends it, if it does
 	up          bool
@@ -125,6 +125,19 @@ func (t *table) matching(f func(*session) bool) []ike.SessionID {
 	for id, s := range t.sessions {
 		if f(s) {
 			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// refused returns the sessions that settings do not admit any more, and why.
+func (t *table) refused(by *Settings) map[ike.SessionID]reason.Code {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[ike.SessionID]reason.Code{}
+	for id, s := range t.sessions {
+		if why, _ := by.refusal(s); why != "" {
+			out[id] = why
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
@@ -61,6 +62,18 @@ func (r *Remote) SharedKey(id Identity) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s", ErrNoSharedKey, id)
 	}
 	return secret, nil
+}
+
+// KeyFingerprint tells shared keys apart without holding them. Zero stands for no key.
+type KeyFingerprint [8]byte
+
+// FingerprintOf is the fingerprint of a shared key.
+func FingerprintOf(secret []byte) (f KeyFingerprint) {
+	h := sha256.New()
+	h.Write([]byte("wayfarer key fingerprint\x00"))
+	h.Write(secret)
+	copy(f[:], h.Sum(nil))
+	return f
 }
 
 // checkIdentity says whether the peer may be this identity.
