@@ -87,6 +87,10 @@ type Path struct {
 	// UnansweredAfter is how long packets may be sent without a valid one coming
 	// back over the path before Unanswered is raised; zero does not watch.
 	UnansweredAfter time.Duration
+	// Sparing says that the host has been silent for long, and may not be there any more:
+	// until a valid packet comes from it or it moves, it is sent one packet a second at
+	// most, or none.
+	Sparing bool
 }
 
 // Stats are the counters of a Child SA.

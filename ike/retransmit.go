@@ -63,6 +63,7 @@ func (sa *ikeSA) send(now time.Time) {
 	most := maxRetransmit
 	if sa.session.state == Up && now.Sub(o.since) >= sa.session.peerTimeout() {
 		most = awayRetransmit
+		sa.session.spare(true)
 	}
 	o.interval = min(time.Duration(float64(o.interval)*backoff), most)
 }

@@ -219,6 +219,7 @@ func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) (fre
 	s := sa.session
 	if fresh = sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
 		s.lastIn = now
+		s.spare(false)
 		if s.provesPath(pair) {
 			s.pathIn = now
 		}

@@ -388,6 +388,17 @@ func (s *Session) patience() time.Duration {
 	return s.peerTimeout()
 }
 
+// spare tells the data path whether to spare a peer that is away most of what goes to
+// it: by now its address may be somebody else's. Who decides about moving needs to send
+// to find out, and so only a responder does it.
+func (s *Session) spare(away bool) {
+	if s.role != Responder || !s.hosted || s.carried.Sparing == away {
+		return
+	}
+	s.carried.Sparing = away
+	s.Act(MoveHost{Session: s.id, Path: s.carried})
+}
+
 // awayAfter is how long a request is unanswered before the peer counts as away.
 const awayAfter = 30 * time.Second
 

@@ -97,6 +97,33 @@ func TestAwayIsCheap(t *testing.T) {
 	}
 }
 
+// TestAwayIsSpared: a gateway stops sending to a client that has been silent for
+// long, and goes on when it hears of it, wherever it is then.
+func TestAwayIsSpared(t *testing.T) {
+	for _, moved := range []bool{false, true} {
+		w := connected(t, 1, asShipped)
+		w.traffic, w.client.next = 0, time.Time{}
+		w.sleep(ike.DefaultPeerTimeout / 2)
+		if w.server.path.Sparing {
+			t.Fatal("spared early")
+		}
+		w.sleep(ike.DefaultPeerTimeout)
+		if !w.server.path.Sparing {
+			t.Fatal("not spared")
+		}
+		if moved {
+			w.a.SetUp(false)
+			w.b.SetUp(true)
+			w.client.changed()
+		}
+		w.hint(locator.Resumed)
+		w.run(100 * time.Millisecond)
+		if w.server.path.Sparing {
+			t.Errorf("still spared after it is back (moved: %v)", moved)
+		}
+	}
+}
+
 // TestSleep closes the lid, at home or behind a NAT that forgets, and opens it there or
 // elsewhere. The client notices by its clock or is told, the session goes on.
 func TestSleep(t *testing.T) {

@@ -8,6 +8,7 @@ type Counters struct {
 	// Outbound, from the TUN device.
 	OutMalformed uint64 // not IPv4 or IPv6
 	OutNoChild   uint64 // no active Child SA covers the packet; it is never sent in clear
+	OutAway      uint64 // the host has been silent for long (Path.Sparing)
 	OutTooBig    uint64 // answered with ICMP, or would have been but for the rate limit
 	OutExhausted uint64 // the Child SA has reached its hard limit
 	OutUnsent    uint64 // the sender refused
@@ -25,7 +26,7 @@ type Counters struct {
 
 // counters is Counters while it is being counted.
 type counters struct {
-	outMalformed, outNoChild, outTooBig, outExhausted, outUnsent, keepalives, mssClamped,
+	outMalformed, outNoChild, outAway, outTooBig, outExhausted, outUnsent, keepalives, mssClamped,
 	inUnknownSPI, inMalformed, inDummy, inExhausted, inCongested, inUnwritten atomic.Uint64
 }
 
@@ -33,7 +34,7 @@ type counters struct {
 func (d *DataPath) Counters() Counters {
 	c := &d.counters
 	return Counters{
-		OutMalformed: c.outMalformed.Load(), OutNoChild: c.outNoChild.Load(),
+		OutMalformed: c.outMalformed.Load(), OutNoChild: c.outNoChild.Load(), OutAway: c.outAway.Load(),
 		OutTooBig: c.outTooBig.Load(), OutExhausted: c.outExhausted.Load(),
 		OutUnsent: c.outUnsent.Load(), Keepalives: c.keepalives.Load(), MSSClamped: c.mssClamped.Load(),
 		InUnknownSPI: c.inUnknownSPI.Load(), InMalformed: c.inMalformed.Load(), InDummy: c.inDummy.Load(),

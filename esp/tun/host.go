@@ -27,6 +27,8 @@ type host struct {
 	// when none was; complained that of the last Unanswered event, the watch's own.
 	waiting    atomic.Int64
 	complained int64
+	// spared is the stamp of the last packet that was sent over a path that is Sparing.
+	spared atomic.Int64
 
 	children map[esp.ChildID]*child // guarded by DataPath.mu, as is former
 	former   esp.Stats              // of Child SAs that are gone
@@ -45,6 +47,20 @@ func (h *host) move(path esp.Path, stamp int64) {
 		return
 	}
 	h.path.Store(&path)
+}
+
+// mayProbe says whether a packet may be sent over a path that is Sparing: one a second
+// shows whether somebody is there.
+func (h *host) mayProbe(stamp int64) bool {
+	last := h.spared.Load()
+	return (last == 0 || stamp-last >= int64(time.Second)) && h.spared.CompareAndSwap(last, stamp)
+}
+
+// returned ends the restraint of a path that is Sparing: the host is there.
+func (h *host) returned(path *esp.Path) {
+	again := *path
+	again.Sparing = false
+	h.path.CompareAndSwap(path, &again)
 }
 
 func checkPath(p esp.Path) error {

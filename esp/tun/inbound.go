@@ -169,6 +169,9 @@ func (w *inbound) congestion(pkt []byte, outer uint8) bool {
 func (w *inbound) alive(c *child, t *transport.ESPTrain, newest bool) {
 	c.lastIn.Store(w.stamp)
 	path := c.host.path.Load()
+	if path.Sparing {
+		c.host.returned(path)
+	}
 	here := sameSource(path, t)
 	if here && sameDestination(path, t) && c.host.waiting.Load() != 0 {
 		c.host.waiting.Store(0)

@@ -201,6 +201,10 @@ func (o *outbound) add(frame []byte, now time.Time) {
 		return
 	}
 	path := c.host.path.Load()
+	if path.Sparing && !c.host.mayProbe(o.d.stamp(now)) {
+		o.d.counters.outAway.Add(uint64(o.super.Segments()))
+		return
+	}
 	mtu := c.innerMTU(path, o.d.MTU())
 	if o.super.SegmentLen() > mtu && path.MTU != 0 && o.refuse(mtu, now) {
 		return

@@ -180,12 +180,18 @@ func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
 	h.path = path
 	h.watch.moved(path, d.cfg.Now())
 	d.ring()
-	err := d.kernel.Pin(path)
+	var err error
+	if old.Pair != path.Pair {
+		err = d.kernel.Pin(path)
+	}
 	if !sameRoad(old, path) {
 		err = errors.Join(err, d.move(h, path))
 	}
 	if old.Pair != path.Pair {
 		err = errors.Join(err, d.kernel.Unpin(old))
+	}
+	if old.Sparing != path.Sparing {
+		err = errors.Join(err, d.reinstall(h))
 	}
 	if err = errors.Join(err, d.fitMTU(h)); err != nil {
 		return fmt.Errorf("move host %d: %w", id, err)

@@ -277,6 +277,9 @@ func TestPins(t *testing.T) {
 	w.up(home)
 	w.ok(w.MoveHost(1, nat))
 	w.ok(w.MoveHost(1, home))
+	narrow := home
+	narrow.MTU = 1400
+	w.ok(w.MoveHost(1, narrow))
 	w.ok(w.RemoveHost(1))
 	for p, n := range w.kernel.pins {
 		if n != 0 {
@@ -339,5 +342,34 @@ func TestMeter(t *testing.T) {
 	s.used.packets, s.lastUsed = 2, now.Add(10*time.Second)
 	if m.read(&s, now.Add(time.Minute)); m.seenAt != s.lastUsed {
 		t.Errorf("the kernel's stamp is not used: %v", m.seenAt)
+	}
+}
+
+// TestSparing: nothing goes to a host that has been silent for long, until it is heard of.
+func TestSparing(t *testing.T) {
+	sparing := func(p esp.Path) esp.Path { p.Sparing = true; return p }
+	w := newWorld(t, nil)
+	w.up(home)
+	blocked := func() bool {
+		p, ok := w.kernel.policies[policyKey{dirOut, w.children[1].selectors[0]}]
+		if !ok {
+			t.Fatal("packets would leave in clear")
+		}
+		return p.block
+	}
+	w.ok(w.MoveHost(1, sparing(home)))
+	w.pass(10 * time.Second)
+	if !blocked() {
+		t.Fatal("not spared")
+	}
+	w.kernel.carry(t, w.in(1), 1)
+	w.pass(restfulLook + 10*time.Millisecond)
+	if blocked() || w.sendsOn() == 0 {
+		t.Error("still spared after it was heard of")
+	}
+	w.ok(w.MoveHost(1, sparing(home)))
+	w.ok(w.MoveHost(1, nat)) // it says where it is
+	if blocked() || w.sendsOn() == 0 {
+		t.Error("still spared after it has moved")
 	}
 }

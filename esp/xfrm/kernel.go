@@ -132,6 +132,7 @@ type policy struct {
 	src, dst netip.Addr // of the tunnel
 	spi      uint32     // zero: any of the reqid
 	reqid    uint32
+	block    bool // nothing is sent
 }
 
 // migration moves one state to other addresses (XFRM_MSG_MIGRATE). The kernel finds

@@ -126,6 +126,15 @@ func (d *DataPath) readd(c *child, x *half, next state) error {
 	return nil
 }
 
+// reinstall makes the policies that send to a host fit its path.
+func (d *DataPath) reinstall(h *host) error {
+	var errs []error
+	for _, e := range d.entriesOf(h) {
+		errs = append(errs, d.installOutbound(e))
+	}
+	return errors.Join(errs...)
+}
+
 // repoint makes the policies that send on c follow it.
 func (d *DataPath) repoint(c *child) error {
 	var errs []error

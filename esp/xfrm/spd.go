@@ -143,6 +143,9 @@ func (d *DataPath) installOutbound(e *entry) error {
 		return d.kernel.RemovePolicy(key)
 	}
 	want := policy{policyKey: key, priority: e.sel.priority(), src: c.out.src, dst: c.out.dst, spi: c.out.spi, reqid: c.reqid}
+	if c.host.path.Sparing {
+		want = policy{policyKey: key, priority: want.priority, block: true}
+	}
 	if e.out != nil && *e.out == want {
 		return nil
 	}

@@ -14,8 +14,8 @@ import (
 // for that, and not at all where nobody waits for either.
 
 const (
-	// restfulLook is how often a path is looked at that carries nothing: traffic that
-	// begins is noticed so late at most.
+	// restfulLook is how often a path is looked at that carries nothing, or that is Sparing:
+	// traffic that begins is noticed so late at most.
 	restfulLook = 250 * time.Millisecond
 	// watchRest is for how long after the last traffic the watch looks more often.
 	watchRest = time.Second
@@ -136,6 +136,9 @@ func (d *DataPath) lookAt(h *host, now time.Time) time.Duration {
 	if in || out {
 		h.watch.busy = now
 	}
+	if in && h.path.Sparing {
+		d.returned(h)
+	}
 	d.judge(h, in, out, now)
 	return h.interval(now)
 }
@@ -158,6 +161,9 @@ func (h *host) interval(now time.Time) (every time.Duration) {
 			}
 		}
 	}
+	if h.path.Sparing {
+		consider(restfulLook)
+	}
 	if limit := h.path.UnansweredAfter; limit > 0 && len(h.children) > 0 {
 		if now.Sub(h.watch.busy) < watchRest || !h.watch.waiting.IsZero() {
 			consider(limit / 4)
@@ -166,6 +172,14 @@ func (h *host) interval(now time.Time) (every time.Duration) {
 		}
 	}
 	return every
+}
+
+// returned ends the restraint of a path that is Sparing: the host is there.
+func (d *DataPath) returned(h *host) {
+	h.path.Sparing = false
+	if err := d.reinstall(h); err != nil {
+		d.cfg.Log.Warn("a host that has returned cannot be sent to", "host", uint64(h.id), "error", err)
+	}
 }
 
 // judge raises Unanswered. Between two looks nobody knows what came first, so an

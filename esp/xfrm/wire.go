@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -253,10 +254,14 @@ func selectorInfo(s selector) nl.XfrmSelector {
 
 // policyInfo is struct xfrm_userpolicy_info.
 func policyInfo(p policy) *nl.XfrmUserpolicyInfo {
-	return &nl.XfrmUserpolicyInfo{
+	info := &nl.XfrmUserpolicyInfo{
 		Sel: selectorInfo(p.sel), Priority: p.priority, Dir: uint8(p.dir),
 		Lft: lifetimes(esp.Lifetime{}),
 	}
+	if p.block {
+		info.Action = uint8(netlink.XFRM_POLICY_BLOCK)
+	}
+	return info
 }
 
 // templateInfo is struct xfrm_user_tmpl. Without addresses any will do.
