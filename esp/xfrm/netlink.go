@@ -243,11 +243,8 @@ func lastWords(notices *nl.NetlinkSocket, id stateID) (snapshot, bool) {
 // SetPolicy implements kernel. XFRM_MSG_UPDPOLICY makes a policy or replaces it in one
 // step.
 func (k *linux) SetPolicy(p policy) error {
-	parts := []nl.NetlinkRequestData{policyInfo(p)}
-	if !p.block {
-		parts = append(parts, nl.NewRtAttr(nl.XFRMA_TMPL, templateInfo(p)))
-	}
-	if _, err := k.ask(nl.XFRM_MSG_UPDPOLICY, 0, 0, parts...); err != nil {
+	_, err := k.ask(nl.XFRM_MSG_UPDPOLICY, 0, 0, policyInfo(p), nl.NewRtAttr(nl.XFRMA_TMPL, templateInfo(p)))
+	if err != nil {
 		return fmt.Errorf("set the policy for %v to %v: %w", p.sel.src, p.sel.dst, err)
 	}
 	return nil

@@ -142,10 +142,8 @@ func (d *DataPath) installOutbound(e *entry) error {
 		e.out = nil
 		return d.kernel.RemovePolicy(key)
 	}
-	want := policy{policyKey: key, priority: e.sel.priority(), src: c.out.src, dst: c.out.dst, spi: c.out.spi, reqid: c.reqid}
-	if c.host.path.Sparing {
-		want = policy{policyKey: key, priority: want.priority, block: true}
-	}
+	want := policy{policyKey: key, priority: e.sel.priority(), src: c.out.src, dst: c.out.dst, spi: c.out.spi, reqid: c.reqid,
+		block: c.host.path.Sparing}
 	if e.out != nil && *e.out == want {
 		return nil
 	}

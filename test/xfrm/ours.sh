@@ -6,6 +6,7 @@ begin
 must "gateway" server_init
 must "configuration" with_kernel
 gateway_config tunnel 'native_esp = true'
+on gateway sed -i -E 's/^# dpd_delay = .*/dpd_delay = "2s"/; s/^# dpd_timeout = .*/dpd_timeout = "15s"/; s/^# away_timeout = .*/away_timeout = "1h"/' /etc/wayfarer/server.toml
 must "user" user_add alice
 # A state of somebody else, which must be left alone.
 foreign() { on gateway ip xfrm state add src 192.0.2.77 dst 192.0.2.78 proto esp spi 0x7777 reqid 77 mode tunnel aead 'rfc4106(gcm(aes))' 0x000102030405060708090a0b0c0d0e0f10111213 128; }
@@ -54,6 +55,14 @@ check "the tunnel works again" within 10 reach_inside
 tool_end stream >/dev/null
 check "the TCP connection survived both moves" equal "$(figure stream tcp)" ok
 check "it is the same session" equal "$(client_json spi_i) $(server_json sessions sessions.#)" "$spi 1"
+
+# The laptop is silent for dpd_timeout.
+spared() { on gateway ip xfrm policy | grep -q "action block"; }
+uplink_off a
+check "nothing is sent to a silent client any more" within 30 spared
+uplink_on a
+check "it comes back" within 20 reach_inside
+check "and is sent to again" not spared
 
 check "disconnects" vpn_client down
 check "nothing is left on the laptop" nothing_of_ours laptop
