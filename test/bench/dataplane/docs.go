@@ -91,7 +91,7 @@ func (l *lab) machine(ctx context.Context) result.Machine {
 		}
 	}
 	if data, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(data))
+		m.Kernel, _, _ = strings.Cut(strings.TrimSpace(string(data)), "-") // what follows names one build
 	}
 	if out, err := command(ctx, nil, "go", "list", "-C", l.root, "-m", "-f", "{{.Version}}", "golang.zx2c4.com/wireguard"); err == nil {
 		m.Compare = "wireguard-go " + strings.TrimSpace(string(out))
