@@ -22,9 +22,10 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // Sizes and places in struct inet_diag_req_v2 and struct inet_diag_msg of
@@ -111,16 +112,12 @@ func connections(addrs []netip.Addr) ([]connection, error) {
 	return out, nil
 }
 
-func dump(family uint8) (messages [][]byte, err error) {
-	const tries = 10
-	for range tries {
+func dump(family uint8) ([][]byte, error) {
+	messages, err := rtnl.Dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 		req.AddData(&diagRequest{family: family, states: statesSending})
-		messages, err = req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, nl.ErrDumpInterrupted) {
-			break
-		}
-	}
+		return req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list TCP sockets: %w", err)
 	}

@@ -8,12 +8,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // Attached lists the prefixes of the networks this machine is attached to, other
 // than through the given interface or loopback.
 func (k *Kernel) Attached(except string) ([]netip.Prefix, error) {
-	links, err := retryDump(k.nl.LinkList)
+	links, err := rtnl.Dump(k.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -22,13 +24,13 @@ func (k *Kernel) Attached(except string) ([]netip.Prefix, error) {
 		a := l.Attrs()
 		usable[a.Index] = a.Name != except && a.RawFlags&unix.IFF_LOOPBACK == 0 && a.RawFlags&unix.IFF_UP != 0
 	}
-	addrs, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := rtnl.Dump(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var out []netip.Prefix
 	for _, a := range addrs {
-		if p := prefixOf(a.IPNet); usable[a.LinkIndex] && p.IsValid() {
+		if p := rtnl.PrefixOf(a.IPNet); usable[a.LinkIndex] && p.IsValid() {
 			out = append(out, p.Masked())
 		}
 	}
@@ -49,13 +51,13 @@ func (k *Kernel) Elsewhere(except string) (map[netip.Addr]bool, error) {
 			return nil, fmt.Errorf("find interface %s: %w", except, err)
 		}
 	}
-	addrs, err := retryDump(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := rtnl.Dump(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	out := map[netip.Addr]bool{}
 	for _, a := range addrs {
-		if p := prefixOf(a.IPNet); p.IsValid() && (own == 0 || a.LinkIndex != own) {
+		if p := rtnl.PrefixOf(a.IPNet); p.IsValid() && (own == 0 || a.LinkIndex != own) {
 			out[p.Addr()] = true
 		}
 	}

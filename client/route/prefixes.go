@@ -3,7 +3,7 @@ package route
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // Prefixes returns the fewest prefixes that cover exactly the addresses from start
@@ -69,17 +69,10 @@ func intersect(a, b netip.Prefix) (netip.Prefix, bool) {
 // single is the prefix of one address.
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-func familyOf(a netip.Addr) int {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 func ofFamily(list []netip.Addr, family int) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range list {
-		if familyOf(a) == family {
+		if rtnl.Family(a) == family {
 			out = append(out, a.WithZone(""))
 		}
 	}
@@ -89,7 +82,7 @@ func ofFamily(list []netip.Addr, family int) []netip.Addr {
 func prefixesOfFamily(list []netip.Prefix, family int) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range list {
-		if familyOf(p.Addr()) == family {
+		if rtnl.Family(p.Addr()) == family {
 			out = append(out, p)
 		}
 	}

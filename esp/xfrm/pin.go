@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // A machine with two uplinks sends by the better default route, whatever source
@@ -162,14 +163,12 @@ func (k *linux) Unpin(path esp.Path) error {
 func pinRule(local netip.Addr, mark uint32) *netlink.Rule {
 	mask := uint32(math.MaxUint32)
 	r := netlink.NewRule()
-	r.Family, r.Priority, r.Table, r.Protocol = int(familyOf(local)), pinPriority, pinTable, pinProtocol
+	r.Family, r.Priority, r.Table, r.Protocol = rtnl.Family(local), pinPriority, pinTable, pinProtocol
 	r.Src, r.Mark, r.Mask = hostNet(local), mark, &mask
 	return r
 }
 
-func hostNet(a netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
-}
+func hostNet(a netip.Addr) *net.IPNet { return rtnl.IPNet(netip.PrefixFrom(a, a.BitLen())) }
 
 func ignore(err, expected error) error {
 	if errors.Is(err, expected) {
@@ -185,7 +184,7 @@ func sweepPins(o Owner) error {
 	}
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := retryDump(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
+		rules, err := rtnl.Dump(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		if err != nil {
 			continue // the family is missing
 		}
@@ -195,7 +194,7 @@ func sweepPins(o Owner) error {
 				errs = append(errs, ignore(netlink.RuleDel(&r), unix.ENOENT))
 			}
 		}
-		routes, err := retryDump(func() ([]netlink.Route, error) {
+		routes, err := rtnl.Dump(func() ([]netlink.Route, error) {
 			return netlink.RouteListFiltered(family, &netlink.Route{Table: pinTable}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // reservedNumbers are those below the first reqid in use: if_ids and the probe's.
@@ -34,20 +36,8 @@ func noIPsec(err error) bool {
 	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ECONNREFUSED)
 }
 
-// retryDump repeats a listing that a concurrent change has disturbed.
-func retryDump[T any](list func() ([]T, error)) (out []T, err error) {
-	const tries = 10
-	for range tries {
-		out, err = list()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return out, err
-}
-
 func sweepPolicies(o Owner) error {
-	list, err := retryDump(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(netlink.FAMILY_ALL) })
+	list, err := rtnl.Dump(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(netlink.FAMILY_ALL) })
 	if noIPsec(err) {
 		return nil
 	}
@@ -67,7 +57,7 @@ func sweepPolicies(o Owner) error {
 }
 
 func sweepStates(o Owner) error {
-	list, err := retryDump(func() ([]netlink.XfrmState, error) { return netlink.XfrmStateList(netlink.FAMILY_ALL) })
+	list, err := rtnl.Dump(func() ([]netlink.XfrmState, error) { return netlink.XfrmStateList(netlink.FAMILY_ALL) })
 	if noIPsec(err) {
 		return nil
 	}
@@ -87,7 +77,7 @@ func sweepStates(o Owner) error {
 }
 
 func sweepLinks(o Owner) error {
-	list, err := retryDump(netlink.LinkList)
+	list, err := rtnl.Dump(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}

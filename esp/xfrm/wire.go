@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // The structures of linux/xfrm.h, as far as the netlink library leaves them out or
@@ -25,12 +26,7 @@ const (
 
 var errShort = errors.New("the kernel's message is shorter than it should be")
 
-func familyOf(a netip.Addr) uint16 {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
+func familyOf(a netip.Addr) uint16 { return uint16(rtnl.Family(a)) }
 
 func addressOf(a netip.Addr) (out nl.XfrmAddress) {
 	copy(out[:], a.AsSlice())

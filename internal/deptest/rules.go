@@ -42,7 +42,7 @@ var Rules = []Rule{
 		Why: "a data path carries SAs, whoever negotiated them"},
 	{In: []string{"internal/transport/..."}, Not: []string{"ike/...", "mobike/...", "hip/...", "esp/...", "server/...", "client/...", "pki/..."}, AnyOurs: true,
 		Why: "sockets know ports and markers, not what is inside"},
-	{In: []string{"internal/reason/...", "internal/atomicfile/...", "internal/spelling/..."}, Why: "everybody uses them, so they use nobody"},
+	{In: []string{"internal/reason/...", "internal/atomicfile/...", "internal/spelling/...", "internal/rtnl/..."}, Why: "everybody uses them, so they use nobody"},
 	{In: []string{"internal/config/..."}, Only: []string{"internal/spelling", "internal/atomicfile"}, Why: "decoding does not know what is configured"},
 	{In: []string{"internal/control/..."}, Only: []string{"internal/reason"}, Why: "the channel does not know what is said on it"},
 	{In: []string{"internal/cli/..."}, Only: []string{"internal/reason", "internal/config", "internal/control", "internal/spelling"}, Why: "manners of a command line, of any program"},
@@ -62,7 +62,7 @@ var (
 	engines    = []string{"suite/...", "locator/...", "ike/...", "mobike/...", "hip/...", "mip/...", "esp/..."}
 	notEngines = []string{"esp/tun/...", "esp/xfrm/..."}
 	impure     = []string{"net", "net/http", "os", "os/exec", "os/signal", "syscall", "crypto/rand", "math/rand", "math/rand/v2",
-		"golang.org/x/sys/...", "golang.org/x/net/...", "github.com/vishvananda/...", "internal/transport/...", "internal/netmon/..."}
+		"golang.org/x/sys/...", "golang.org/x/net/...", "github.com/vishvananda/...", "internal/transport/...", "internal/netmon/...", "internal/rtnl/..."}
 )
 
 // exceptions are imports that a rule forbids and that are right nevertheless.

@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -62,14 +63,15 @@ type Config struct {
 	Stirred func()
 	Log     *slog.Logger
 
-	// subscribe is replaced by tests.
+	// What tests replace.
 	subscribe func(done <-chan struct{}, bell chan<- struct{}, fail func(error)) error
+	read      func(Config) ([]locator.Local, error)
 }
 
 // Addresses reads the addresses of this machine that count, the most preferred first:
 // those of the interface with the lowest metric of its default route.
 func Addresses(cfg Config) ([]locator.Local, error) {
-	links, err := netlink.LinkList()
+	links, err := rtnl.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
@@ -90,7 +92,7 @@ func Addresses(cfg Config) ([]locator.Local, error) {
 		if !usable(a) || cfg.Ignore != nil && cfg.Ignore(a.Name) {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := rtnl.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			if errors.Is(err, unix.ENODEV) {
 				continue // gone meanwhile
@@ -161,7 +163,7 @@ type metricKey struct {
 func defaultMetrics(table int) (map[metricKey]int, error) {
 	out := map[metricKey]int{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		routes, err := routesIn(family, table)
 		if err != nil {
 			return nil, fmt.Errorf("list the routes: %w", err)
 		}
@@ -178,6 +180,12 @@ func defaultMetrics(table int) (map[metricKey]int, error) {
 		}
 	}
 	return out, nil
+}
+
+func routesIn(family, table int) ([]netlink.Route, error) {
+	return rtnl.Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
 }
 
 func isDefault(r *netlink.Route) bool {
@@ -212,6 +220,9 @@ func Watch(ctx context.Context, cfg Config, changed func([]locator.Local)) {
 	if cfg.subscribe == nil {
 		cfg.subscribe = subscribe
 	}
+	if cfg.read == nil {
+		cfg.read = Addresses
+	}
 	w := &watch{cfg: cfg, changed: changed, settle: settle}
 	var failed time.Time
 	for ctx.Err() == nil {
@@ -219,20 +230,28 @@ func Watch(ctx context.Context, cfg Config, changed func([]locator.Local)) {
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		// ENOBUFS is the usual one: too much happened at once.
-		cfg.Log.Debug("changes of the network were missed, looking again", "error", err)
-		if time.Since(failed) < quiet {
+		inARow := time.Since(failed) < quiet
+		level := slog.LevelDebug // ENOBUFS is the usual one: too much happened at once
+		if errors.Is(err, errUnread) && !inARow {
+			level = slog.LevelWarn
+		}
+		cfg.Log.Log(ctx, level, "changes of the network were missed, looking again", "error", err)
+		if inARow {
 			wait(ctx, resubscribe)
 		}
 		failed = time.Now()
 	}
 }
 
+// errUnread says that the kernel did not list what there is.
+var errUnread = errors.New("the addresses of this machine cannot be read")
+
 // watch is what was told last, and how patient to be.
 type watch struct {
 	cfg     Config
 	changed func([]locator.Local)
 	known   bool
+	owed    bool // everything is to be told, changed or not
 	last    []locator.Local
 	ways    string
 	idle    int // how many looks in a row have shown nothing
@@ -252,20 +271,19 @@ func (w *watch) unsettled() time.Duration {
 func (w *watch) relax() { w.idle, w.settle = 0, settle }
 
 // look reads the state and tells what is to be told.
-func (w *watch) look(again bool) {
-	now, err := Addresses(w.cfg)
+func (w *watch) look() error {
+	now, err := w.cfg.read(w.cfg)
 	if err != nil {
-		w.cfg.Log.Warn("the addresses of this machine cannot be read", "error", err)
-		return
+		return fmt.Errorf("%w: %w", errUnread, err)
 	}
 	ways := ""
 	if w.cfg.Stirred != nil {
 		ways = waysOut(now)
 	}
-	same, stirred := w.known && slices.Equal(now, w.last), ways != w.ways
-	w.last, w.ways, w.known = now, ways, true
+	again, stirred := w.owed || !w.known || !slices.Equal(now, w.last), ways != w.ways
+	w.last, w.ways, w.known, w.owed = now, ways, true, false
 	switch {
-	case !same || again:
+	case again:
 		w.changed(now)
 	case stirred:
 		w.cfg.Stirred()
@@ -276,9 +294,10 @@ func (w *watch) look(again bool) {
 		if w.idle > patience {
 			w.settle = min(2*w.settle, settleMax)
 		}
-		return
+		return nil
 	}
 	w.relax()
+	return nil
 }
 
 // listen looks once it hears the kernel, and after each burst of messages.
@@ -296,7 +315,9 @@ func (w *watch) listen(ctx context.Context) error {
 	if err := w.cfg.subscribe(ctx.Done(), bell, fail); err != nil {
 		return err
 	}
-	w.look(false)
+	if err := w.look(); err != nil {
+		return err
+	}
 	heard := time.Now()
 	for {
 		select {
@@ -305,7 +326,10 @@ func (w *watch) listen(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-w.cfg.Again:
-			w.look(true)
+			w.owed = true
+			if err := w.look(); err != nil {
+				return err
+			}
 		case <-bell:
 			if time.Since(heard) > quiet {
 				w.relax()
@@ -316,7 +340,9 @@ func (w *watch) listen(ctx context.Context) error {
 			case <-bell:
 			default:
 			}
-			w.look(false)
+			if err := w.look(); err != nil {
+				return err
+			}
 		}
 	}
 }

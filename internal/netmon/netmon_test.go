@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -302,21 +304,21 @@ func TestFailureIsACue(t *testing.T) {
 // few that precede a first address at once.
 func TestPatience(t *testing.T) {
 	namespace(t)
-	w := &watch{cfg: Config{NeedRoute: true}, changed: func([]locator.Local) {}, settle: settle}
+	w := &watch{cfg: Config{NeedRoute: true, read: Addresses}, changed: func([]locator.Local) {}, settle: settle}
 	for range 8 {
-		w.look(false)
+		look(t, w)
 	}
 	if d := w.unsettled(); d != 0 {
 		t.Errorf("without an address it waits for %v", d)
 	}
 	for range 20 {
-		w.look(false)
+		look(t, w)
 	}
 	if d := w.unsettled(); d != settleMax {
 		t.Errorf("settles for %v, want %v", d, settleMax)
 	}
 	w.last = []locator.Local{{}} // an address that goes
-	w.look(false)
+	look(t, w)
 	if d := w.unsettled(); d != 0 {
 		t.Errorf("settles for %v after the last address went, want 0", d)
 	}
@@ -324,4 +326,45 @@ func TestPatience(t *testing.T) {
 	if d := w.unsettled(); d != settle {
 		t.Errorf("settles for %v with an address, want %v", d, settle)
 	}
+}
+
+func look(t *testing.T, w *watch) {
+	t.Helper()
+	if err := w.look(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReadAgain: what could not be read is read again, also when the kernel says
+// nothing more; and what was to be told in any case is told then.
+func TestReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		again, fails, told := make(chan struct{}), 3, 0
+		go Watch(ctx, Config{
+			Again:     again,
+			subscribe: func(<-chan struct{}, chan<- struct{}, func(error)) error { return nil }, // deaf
+			read: func(Config) ([]locator.Local, error) {
+				if fails > 0 {
+					fails--
+					return nil, netlink.ErrDumpInterrupted
+				}
+				return []locator.Local{{Addr: netip.MustParseAddr("192.0.2.10")}}, nil
+			},
+		}, func([]locator.Local) { told++ })
+		time.Sleep(3 * resubscribe)
+		synctest.Wait()
+		if told != 1 {
+			t.Fatalf("told %d times after the start", told)
+		}
+		time.Sleep(time.Minute)
+		fails = 2
+		again <- struct{}{}
+		time.Sleep(3 * resubscribe)
+		synctest.Wait()
+		if told != 2 {
+			t.Errorf("told %d times after a look on demand", told)
+		}
+	})
 }

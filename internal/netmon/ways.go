@@ -17,7 +17,7 @@ import (
 func waysOut(uplinks []locator.Local) string {
 	var b strings.Builder
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := routesIn(family, unix.RT_TABLE_MAIN)
 		if err != nil {
 			continue
 		}

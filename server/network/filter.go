@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // tableName is our table of the inet family; nobody else writes to it.
@@ -234,7 +236,7 @@ func address(p netip.Prefix, which side) []expr.Any {
 	if which == destination {
 		offset += length
 	}
-	n := ipNet(p)
+	n := rtnl.IPNet(p)
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{proto}},

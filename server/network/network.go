@@ -29,11 +29,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 const (
@@ -170,7 +172,7 @@ func (n *Network) device(h *netlink.Handle, d Desired) (netlink.Link, error) {
 // routes for the pools are set apart.
 func addresses(h *netlink.Handle, link netlink.Link, want []netip.Addr) error {
 	name := link.Attrs().Name
-	present, err := h.AddrList(link, netlink.FAMILY_ALL)
+	present, err := rtnl.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the addresses of %s: %w", name, err)
 	}
@@ -179,13 +181,13 @@ func addresses(h *netlink.Handle, link netlink.Link, want []netip.Addr) error {
 		if a.Is6() {
 			flags = unix.IFA_F_NODAD // nobody else is on this link
 		}
-		if err := h.AddrReplace(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen())), Flags: flags}); err != nil {
+		if err := h.AddrReplace(link, &netlink.Addr{IPNet: rtnl.IPNet(netip.PrefixFrom(a, a.BitLen())), Flags: flags}); err != nil {
 			return fmt.Errorf("set the address %s of %s: %w", a, name, err)
 		}
 	}
 	for i := range present {
 		a, ok := netip.AddrFromSlice(present[i].IP)
-		if a = a.Unmap(); !ok || a.IsLinkLocalUnicast() || contains(want, a) {
+		if a = a.Unmap(); !ok || a.IsLinkLocalUnicast() || slices.Contains(want, a) {
 			continue
 		}
 		if err := h.AddrDel(link, &present[i]); err != nil {
@@ -198,7 +200,7 @@ func addresses(h *netlink.Handle, link netlink.Link, want []netip.Addr) error {
 // routes sends the pools to the device, and removes routes of ours for other networks.
 func routes(h *netlink.Handle, link netlink.Link, pools []netip.Prefix) error {
 	for _, p := range pools {
-		r := netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Protocol: protocol, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN, Priority: 1}
+		r := netlink.Route{LinkIndex: link.Attrs().Index, Dst: rtnl.IPNet(p), Protocol: protocol, Scope: netlink.SCOPE_LINK, Table: unix.RT_TABLE_MAIN, Priority: 1}
 		if p.Addr().Is6() {
 			r.Scope = netlink.SCOPE_UNIVERSE
 		}
@@ -207,7 +209,7 @@ func routes(h *netlink.Handle, link netlink.Link, pools []netip.Prefix) error {
 		}
 	}
 	return eachRoute(h, func(r netlink.Route) error {
-		if contains(pools, prefixOf(r.Dst)) && (r.Priority == guardMetric || r.LinkIndex == link.Attrs().Index) {
+		if slices.Contains(pools, rtnl.PrefixOf(r.Dst)) && (r.Priority == guardMetric || r.LinkIndex == link.Attrs().Index) {
 			return nil
 		}
 		return deleteRoute(h, r)
@@ -217,15 +219,15 @@ func routes(h *netlink.Handle, link netlink.Link, pools []netip.Prefix) error {
 // guard makes the pools unreachable unless the TUN device takes them.
 func (n *Network) guard(h *netlink.Handle, pools []netip.Prefix) error {
 	for _, p := range pools {
-		r := netlink.Route{Dst: ipNet(p), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Table: unix.RT_TABLE_MAIN, Priority: guardMetric}
+		r := netlink.Route{Dst: rtnl.IPNet(p), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Table: unix.RT_TABLE_MAIN, Priority: guardMetric}
 		if err := h.RouteReplace(&r); err != nil {
 			return fmt.Errorf("guard the pool %s: %w", p, err)
 		}
 	}
 	present := map[netip.Prefix]bool{}
 	err := eachRule(h, func(r netlink.Rule) error {
-		p := prefixOf(r.Dst)
-		if contains(pools, p) && !present[p] && r.Priority == rulePriority && r.Table == unix.RT_TABLE_MAIN {
+		p := rtnl.PrefixOf(r.Dst)
+		if slices.Contains(pools, p) && !present[p] && r.Priority == rulePriority && r.Table == unix.RT_TABLE_MAIN {
 			present[p] = true
 			return nil
 		}
@@ -247,8 +249,8 @@ func (n *Network) guard(h *netlink.Handle, pools []netip.Prefix) error {
 
 func newRule(p netip.Prefix) *netlink.Rule {
 	r := netlink.NewRule()
-	r.Dst, r.Table, r.Priority, r.Protocol = ipNet(p), unix.RT_TABLE_MAIN, rulePriority, protocol
-	r.Family = family(p.Addr())
+	r.Dst, r.Table, r.Priority, r.Protocol = rtnl.IPNet(p), unix.RT_TABLE_MAIN, rulePriority, protocol
+	r.Family = rtnl.Family(p.Addr())
 	return r
 }
 
@@ -256,7 +258,9 @@ func newRule(p netip.Prefix) *netlink.Rule {
 func eachRoute(h *netlink.Handle, f func(netlink.Route) error) error {
 	var errs []error
 	for _, fam := range families() {
-		found, err := h.RouteListFiltered(fam, &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		found, err := rtnl.Dump(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(fam, &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list routes: %w", err))
 		}
@@ -270,7 +274,7 @@ func eachRoute(h *netlink.Handle, f func(netlink.Route) error) error {
 func eachRule(h *netlink.Handle, f func(netlink.Rule) error) error {
 	var errs []error
 	for _, fam := range families() {
-		found, err := h.RuleList(fam)
+		found, err := rtnl.Dump(func() ([]netlink.Rule, error) { return h.RuleList(fam) })
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list policy rules: %w", err))
 		}
@@ -304,40 +308,4 @@ func families() []int {
 		return []int{unix.AF_INET}
 	}
 	return []int{unix.AF_INET, unix.AF_INET6}
-}
-
-func family(a netip.Addr) int {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	p = p.Masked()
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	a, ok := netip.AddrFromSlice(n.IP)
-	ones, _ := n.Mask.Size()
-	if !ok {
-		return netip.Prefix{}
-	}
-	if len(n.Mask) == net.IPv4len {
-		a = a.Unmap()
-	}
-	return netip.PrefixFrom(a, ones).Masked()
-}
-
-func contains[T comparable](list []T, v T) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/rtnl"
 )
 
 // inOwnNamespace runs the test on a thread with a network namespace of its own, which
@@ -301,7 +303,7 @@ func TestNothingForAPoolLeavesByTheUplink(t *testing.T) {
 		gw := net.ParseIP([]string{"203.0.113.1", "2001:db8:113::1"}[i])
 		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: uplink.Attrs().Index, Gw: gw, Table: 101}))
 		rule := netlink.NewRule()
-		rule.Src, rule.Table, rule.Priority, rule.Family = ipNet(netip.PrefixFrom(src, src.BitLen())), 101, 101, family(src)
+		rule.Src, rule.Table, rule.Priority, rule.Family = rtnl.IPNet(netip.PrefixFrom(src, src.BitLen())), 101, 101, rtnl.Family(src)
 		must(t, netlink.RuleAdd(rule))
 	}
 
