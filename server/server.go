@@ -43,9 +43,10 @@ type Server struct {
 	started  time.Time
 	version  string
 
-	settings atomic.Pointer[Settings]
-	reload   sync.Mutex // one reload at a time; guards applied
-	applied  network.Desired
+	settings    atomic.Pointer[Settings]
+	startedWith *Settings
+	reload      sync.Mutex // one reload at a time; guards applied
+	applied     network.Desired
 
 	group     *shard.Group
 	workers   *shard.Workers
@@ -105,7 +106,7 @@ func Run(ctx context.Context, settings *Settings, o Options, ready func(*Server)
 
 func newServer(settings *Settings, o Options) *Server {
 	s := &Server{
-		log: o.Log, logLevel: o.LogLevel, version: o.Version, started: time.Now(),
+		log: o.Log, logLevel: o.LogLevel, version: o.Version, started: time.Now(), startedWith: settings,
 		table: newTable(), events: newHub(), roaming: newRoaming(),
 		noise:     ratelimit.NewBucket(5, 20),
 		malformed: ratelimit.NewBucket(0.2, 3),
@@ -336,7 +337,7 @@ func (s *Server) Reload(ctx context.Context) (later []string, err error) {
 		s.log.Error("the new configuration could not be put in force, the old one stays", "file", old.Path, "error", err)
 		return nil, err
 	}
-	later = next.needsRestart(old)
+	later = next.needsRestart(s.startedWith, s.dataPath)
 	next.LogWarnings(s.log)
 	s.log.Info("configuration reloaded", "file", old.Path, "needs_restart", later)
 	s.expel(next)

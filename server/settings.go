@@ -134,23 +134,29 @@ func (s *Settings) configuration() ike.Configuration {
 	return c
 }
 
-// needsRestart names the keys that differ from running and that a reload cannot
-// change.
-func (s *Settings) needsRestart(running *Settings) []string {
-	a, b := s.Config, running.Config
+// needsRestart names the keys that differ from those the daemon was started with and
+// that a reload cannot change. The kernel as data path has a fixed MTU; otherwise that
+// of a device which we manage can be set.
+func (s *Settings) needsRestart(started *Settings, path datapath.Choice) []string {
+	a, b := s.Config, started.Config
+	settable := !path.Kernel() && a.Network.Manage && a.Tunnel.MTU != 0
 	var keys []string
 	for key, same := range map[string]bool{
-		"listen.addresses":  slices.Equal(a.Listen.Addresses, b.Listen.Addresses),
-		"listen.port":       a.Listen.Port == b.Listen.Port,
-		"listen.natt_port":  a.Listen.NATTPort == b.Listen.NATTPort,
-		"state_dir":         a.StateDir == b.StateDir,
-		"tunnel.device":     a.Tunnel.Device == b.Tunnel.Device,
-		"tunnel.datapath":   a.Tunnel.DataPath == b.Tunnel.DataPath,
-		"tunnel.native_esp": a.Tunnel.NativeESP == b.Tunnel.NativeESP,
-		"control.socket":    a.Control.Socket == b.Control.Socket,
-		"control.group":     a.Control.Group == b.Control.Group,
-		"log.format":        a.Log.Format == b.Log.Format,
-		"network.manage":    a.Network.Manage == b.Network.Manage,
+		"listen.addresses":   slices.Equal(a.Listen.Addresses, b.Listen.Addresses),
+		"listen.port":        a.Listen.Port == b.Listen.Port,
+		"listen.natt_port":   a.Listen.NATTPort == b.Listen.NATTPort,
+		"state_dir":          a.StateDir == b.StateDir,
+		"tunnel.device":      a.Tunnel.Device == b.Tunnel.Device,
+		"tunnel.mtu":         a.Tunnel.MTU == b.Tunnel.MTU || settable,
+		"tunnel.queues":      a.Tunnel.queues() == b.Tunnel.queues(),
+		"tunnel.tfc_padding": a.Tunnel.TFC == b.Tunnel.TFC,
+		"tunnel.dscp":        a.Tunnel.DSCP == b.Tunnel.DSCP,
+		"tunnel.datapath":    a.Tunnel.DataPath == b.Tunnel.DataPath,
+		"tunnel.native_esp":  a.Tunnel.NativeESP == b.Tunnel.NativeESP,
+		"control.socket":     a.Control.Socket == b.Control.Socket,
+		"control.group":      a.Control.Group == b.Control.Group,
+		"log.format":         a.Log.Format == b.Log.Format,
+		"network.manage":     a.Network.Manage == b.Network.Manage,
 	} {
 		if !same {
 			keys = append(keys, key)
