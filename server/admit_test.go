@@ -196,3 +196,130 @@ func checkComesIn(t *testing.T, g *gateway, why reason.Code) {
 		t.Errorf("%d addresses in use", used)
 	}
 }
+
+// With auth.unique = keep a session that lives is not replaced, and one whose client has
+// crashed does not lock that client out.
+func TestKeepSparesTheLivingOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil)
+		g.edit("[auth]\n", "[auth]\nunique = \"keep\"\n")
+		g.start(3)
+		const alice = "alice@example.test[10.30.0.1 fd00:30::1]"
+		first := g.laptop("192.0.2.10", "alice@example.test", "open sesame")
+		first.connect()
+		// Elsewhere: another device. The first one answers, however often this one tries.
+		second := g.laptop("192.0.2.11", "alice@example.test", "open sesame")
+		for range 4 {
+			if second.try() {
+				t.Error("replaced a session that lives")
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := g.addresses(); got != alice {
+			t.Errorf("sessions: %s", got)
+		}
+		// Crashed and back at once, at the same address.
+		first.crash()
+		first = g.laptop("192.0.2.10", "alice@example.test", "open sesame")
+		first.connect()
+		if got := g.addresses(); got != alice {
+			t.Errorf("sessions: %s", got)
+		}
+		// Crashed and back elsewhere: as soon as it shows that nobody answers any more.
+		first.crash()
+		if second.try() {
+			t.Error("replaced a session of which nothing bad is known")
+		}
+		time.Sleep(30 * time.Second)
+		second.connect()
+		if got := g.addresses(); got != alice {
+			t.Errorf("sessions: %s", got)
+		}
+		second.crash()
+		g.stop()
+	})
+}
+
+// An identity has a number of sessions and no more, whoever uses it.
+func TestSessionsPerIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil)
+		g.edit("10.30.0.0/29", "10.30.0.0/24")
+		g.edit("[auth]\n", "[limits]\nsessions_per_identity = 3\n[auth]\nunique = \"never\"\n")
+		g.start(2)
+		var all []*laptop
+		add := func(name string) *laptop {
+			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + len(all))}).String(), name, "open sesame")
+			all = append(all, l)
+			return l
+		}
+		for range 3 {
+			add("alice@example.test").connect()
+		}
+		fourth := add("alice@example.test")
+		if fourth.try() {
+			t.Errorf("a fourth session: %s", g.addresses())
+		}
+		time.Sleep(time.Minute)
+		if e := g.lastError.Load(); e == nil || e.Code != reason.SessionLimit || !strings.Contains(e.Detail, "limits.sessions_per_identity") {
+			t.Errorf("last error %+v", e)
+		}
+		add("bob@example.test").connect() // others have their own
+
+		// One that is away gives way.
+		all[1].crash()
+		time.Sleep(2 * time.Minute)
+		fourth.connect()
+		const want = "alice@example.test[10.30.0.1 fd00:30::1] alice@example.test[10.30.0.2 fd00:30::2] alice@example.test[10.30.0.3 fd00:30::3] bob@example.test[10.30.0.4 fd00:30::4]"
+		if got := g.addresses(); got != want {
+			t.Errorf("sessions\n%s, want\n%s", got, want)
+		}
+		for i, l := range all {
+			if i != 1 {
+				l.crash()
+			}
+		}
+		g.stop()
+	})
+}
+
+// In a full pool an identity with several devices takes addresses from its own ones that
+// are away, not from other people.
+func TestFullPoolAndOneIdentityWithManyDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil)
+		g.edit("10.30.0.0/29", "10.30.0.0/30")
+		g.edit("pool6 = \"fd00:30::/120\"\n", "")
+		g.edit("[auth]\n", "[auth]\nunique = \"never\"\n")
+		g.start(2)
+		bob := g.laptop("192.0.2.10", "bob@example.test", "open sesame")
+		bob.connect()
+		bob.crash() // sleeps: the one that has been away for longest
+		time.Sleep(time.Minute)
+		first := g.laptop("192.0.2.11", "alice@example.test", "open sesame")
+		first.connect()
+		second := g.laptop("192.0.2.12", "alice@example.test", "open sesame")
+		time.Sleep(time.Minute)
+		if second.try() {
+			t.Errorf("alice has taken bob's address: %s", g.addresses())
+		}
+		second.crash()
+		time.Sleep(time.Minute)
+		first.crash()
+		time.Sleep(2 * time.Minute)
+		third := g.laptop("192.0.2.13", "alice@example.test", "open sesame")
+		third.connect()
+		if got, want := g.addresses(), "alice@example.test[10.30.0.2] bob@example.test[10.30.0.1]"; got != want {
+			t.Errorf("sessions %s, want %s", got, want)
+		}
+		// Who has none may take bob's.
+		carol := g.laptop("192.0.2.14", "carol@example.test", "open sesame")
+		carol.connect()
+		if got, want := g.addresses(), "alice@example.test[10.30.0.2] carol@example.test[10.30.0.1]"; got != want {
+			t.Errorf("sessions %s, want %s", got, want)
+		}
+		third.crash()
+		carol.crash()
+		g.stop()
+	})
+}

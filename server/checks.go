@@ -213,7 +213,7 @@ func (l *loader) checkLimits() {
 	c, p := l.Config.Limits, l.problems
 	for key, n := range map[string]int{
 		"limits.cookie_threshold": c.CookieThreshold, "limits.half_open": c.HalfOpen,
-		"limits.half_open_per_address": c.HalfOpenPerAddress, "limits.sessions": c.Sessions,
+		"limits.half_open_per_address": c.HalfOpenPerAddress, "limits.sessions": c.Sessions, "limits.sessions_per_identity": c.SessionsPerIdentity,
 	} {
 		if n < 0 || n > maxLimit {
 			p.Add(key, "%d is not between 0 and %d", n, maxLimit)

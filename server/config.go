@@ -208,8 +208,10 @@ type LimitsConfig struct {
 	HalfOpen           int             `toml:"half_open"`
 	HalfOpenPerAddress int             `toml:"half_open_per_address"`
 	HalfOpenTimeout    config.Duration `toml:"half_open_timeout"`
-	// Sessions bounds the sessions; 0 for no limit.
-	Sessions int `toml:"sessions"`
+	// Sessions bounds the sessions, SessionsPerIdentity those of one identity; 0 for no
+	// limit.
+	Sessions            int `toml:"sessions"`
+	SessionsPerIdentity int `toml:"sessions_per_identity"`
 }
 
 // ControlConfig is about the control socket.
@@ -253,6 +255,7 @@ func NewConfig() *Config {
 			RekeyIKE: config.Duration(4 * time.Hour), RekeyChild: config.Duration(time.Hour), Jitter: 0.1,
 			DPDDelay: config.Duration(30 * time.Second),
 		},
+		Limits:  LimitsConfig{SessionsPerIdentity: 16},
 		Control: ControlConfig{Socket: DefaultSocket},
 		Log:     LogConfig{Level: "info", Format: "text"},
 	}
@@ -271,6 +274,7 @@ const (
 	UniqueNever Unique = "never"
 	// UniqueReplace ends the old one.
 	UniqueReplace Unique = "replace"
-	// UniqueKeep refuses the new one.
+	// UniqueKeep refuses the new one, unless the old one is dead: its client does not
+	// answer, or says from the same address and port that it has no other session.
 	UniqueKeep Unique = "keep"
 )

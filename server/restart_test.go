@@ -22,7 +22,7 @@ var reloadable = strings.Fields(`
 	roaming.return_routability roaming.probe_burst roaming.probes_per_second roaming.unproven_burst roaming.unproven_per_minute
 	crypto.ike crypto.esp
 	timers.rekey_ike timers.rekey_child timers.jitter timers.dpd_delay timers.dpd_timeout timers.away_timeout timers.rekey_bytes timers.rekey_packets
-	limits.cookie_threshold limits.half_open limits.half_open_per_address limits.half_open_timeout limits.sessions
+	limits.cookie_threshold limits.half_open limits.half_open_per_address limits.half_open_timeout limits.sessions limits.sessions_per_identity
 	log.level
 `)
 

@@ -51,6 +51,26 @@ func (t *table) add(s *session) (rivals []ike.SessionID) {
 	return rivals
 }
 
+// company is what an identity has besides one session.
+type company struct {
+	live      int  // sessions that are not about to end
+	addressed bool // one of them has an inner address
+}
+
+// others describes the other sessions of an owner.
+func (t *table) others(owner string, than ike.SessionID) (c company) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.byOwner[owner] {
+		if s.id == than || s.closing != "" {
+			continue
+		}
+		c.live++
+		c.addressed = c.addressed || len(s.addresses) > 0
+	}
+	return c
+}
+
 // remove takes a session out and returns it; nil if there is none.
 func (t *table) remove(id ike.SessionID) *session {
 	t.mu.Lock()

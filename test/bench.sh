@@ -51,7 +51,7 @@ gateway_for() {
 	local key=$1; [ "$1" = psk ] && key=ecdsa-p256
 	server_init --force --key-type "$key" --pool4 10.90.0.0/16
 	on gateway sh -c "sed -i -e 's/^# unique = .*/unique = \"never\"/' -e 's/^# cookie_threshold = .*/cookie_threshold = 100000/' \
-		-e 's/^# half_open_per_address = .*/half_open_per_address = 100000/' -e 's/^# rekey_ike = .*/rekey_ike = \"0\"/' \
+		-e 's/^# sessions_per_identity = .*/sessions_per_identity = 0/' -e 's/^# half_open_per_address = .*/half_open_per_address = 100000/' -e 's/^# rekey_ike = .*/rekey_ike = \"0\"/' \
 		-e 's/^# rekey_child = .*/rekey_child = \"0\"/' -e 's/^# dpd_delay = .*/dpd_delay = \"0\"/' \
 		-e 's/^# level = .*/level = \"error\"/' $config"
 	on gateway "$BIN/vpn-server" check >/dev/null || oops "the configuration is wrong"

@@ -41,6 +41,7 @@ type Engine interface {
 	Authorize(now time.Time, id ike.SessionID, g ike.Grant)
 	Close(now time.Time, id ike.SessionID, why reason.Code)
 	Abort(now time.Time, id ike.SessionID, why reason.Code)
+	CheckLiveness(now time.Time, id ike.SessionID) error
 	DataPathEvent(now time.Time, ev esp.Event)
 	ChildFailed(now time.Time, id ike.SessionID, child esp.ChildID, err error)
 	SetResponder(r *ike.ResponderConfig)

@@ -66,6 +66,7 @@ func (e *script) Authorize(_ time.Time, id ike.SessionID, g ike.Grant) {
 func (e *script) Close(_ time.Time, id ike.SessionID, why reason.Code) {
 	e.note("close %d %s", id, why)
 }
+func (e *script) CheckLiveness(time.Time, ike.SessionID) error { return nil }
 func (e *script) Abort(_ time.Time, id ike.SessionID, why reason.Code) {
 	e.note("abort %d %s", id, why)
 }
