@@ -2,7 +2,6 @@ package client
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
+	"github.com/wayfarer-vpn/wayfarer/internal/service"
 )
 
 // Default places.
@@ -51,16 +51,10 @@ type Config struct {
 	// Netfilter adds the guard of package guard to the routing rules.
 	Netfilter bool `toml:"netfilter"`
 
-	Log LogConfig `toml:"log"`
+	Log service.LogConfig `toml:"log"`
 
 	// Profile may stand in the file itself.
 	Profile *profile.Profile `toml:"profile"`
-}
-
-// LogConfig says what is logged, to standard error.
-type LogConfig struct {
-	Level  string `toml:"level"`
-	Format string `toml:"format"` // text or json
 }
 
 // NewConfig returns the defaults.
@@ -68,7 +62,7 @@ func NewConfig() *Config {
 	return &Config{
 		ProfileDir: DefaultProfileDir, StateDir: DefaultStateDir, Socket: DefaultSocket,
 		Interface: DefaultInterface, DataPath: string(datapath.Auto), ResolvConf: defaultResolvConf, Port: 500, NATTPort: 4500, Netfilter: true,
-		Log: LogConfig{Level: "info", Format: "text"},
+		Log: service.DefaultLog(),
 	}
 }
 
@@ -139,24 +133,12 @@ func (c *Config) check(problems *config.Problems) {
 	if c.Port == c.NATTPort && c.Port != 0 {
 		problems.Add("natt_port", "must differ from port")
 	}
-	if _, err := c.Log.level(); err != nil {
-		problems.Add("log.level", "%v", err)
-	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
-		problems.Add("log.format", `%.40q is neither "text" nor "json"`, c.Log.Format)
-	}
-}
-
-func (l LogConfig) level() (level slog.Level, err error) {
-	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		return 0, fmt.Errorf("%.40q is none of debug, info, warn and error", l.Level)
-	}
-	return level, nil
+	c.Log.Check(func(key string, err error) { problems.Add("log."+key, "%v", err) })
 }
 
 // LogLevel is the level of the log; the configuration has been checked.
 func (c *Config) LogLevel() slog.Level {
-	level, _ := c.Log.level()
+	level, _ := service.ParseLevel(c.Log.Level)
 	return level
 }
 

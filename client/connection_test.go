@@ -37,6 +37,7 @@ type fakeStack struct {
 	events   chan ike.Action
 	failed   chan struct{}
 	deaf     bool        // Delete gets no answer
+	stuck    bool        // the engine does not answer
 	sounds   reason.Code // how soundings end
 	races    map[ike.SessionID]*ike.Race
 	decided  map[*ike.Race]bool
@@ -137,6 +138,13 @@ func (s *fakeStack) PathErrors() <-chan transport.PathError { return s.errors }
 func (s *fakeStack) Resume() { s.world.note("resume") }
 
 func (s *fakeStack) Paths(context.Context, ike.SessionID) []pathInfo { return nil }
+
+func (s *fakeStack) Alive(ctx context.Context) error {
+	if s.stuck {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
 
 func (s *fakeStack) Repeat(ike.SessionID) { s.world.note("repeat") }
 

@@ -2,19 +2,17 @@ package client
 
 import (
 	"bytes"
-	"io"
 	"sync"
 )
 
 // Journal keeps the last lines of the log, for "vpn-client logs" on machines without
-// a system journal, and hands on what it gets.
+// a system journal.
 type Journal struct {
 	mu    sync.Mutex
 	lines []string
 	next  int // where the next line goes once the ring is full
 	total uint64
 	bell  chan struct{} // closed at the next line
-	out   io.Writer
 }
 
 // JournalLines is how many lines a daemon keeps.
@@ -28,27 +26,17 @@ func NewJournal(n int) *Journal {
 	return &Journal{lines: make([]string, 0, n), bell: make(chan struct{})}
 }
 
-// Tee makes the journal hand every line on to w.
-func (j *Journal) Tee(w io.Writer) *Journal {
-	j.out = w
-	return j
-}
-
 // Write takes whole lines, as the handlers of log/slog write them.
 func (j *Journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	for line := range bytes.Lines(p) {
 		line = bytes.TrimRight(line, "\n")
 		j.add(string(line[:min(len(line), maxJournalLine)]))
 	}
 	close(j.bell)
 	j.bell = make(chan struct{})
-	out := j.out
-	j.mu.Unlock()
-	if out == nil {
-		return len(p), nil
-	}
-	return out.Write(p)
+	return len(p), nil
 }
 
 func (j *Journal) add(line string) {

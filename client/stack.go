@@ -61,6 +61,8 @@ type Stack interface {
 	Stats(id ike.SessionID) (esp.Stats, error)
 	// Events delivers ike.Established, Rekeyed, ChildDown and Closed.
 	Events() <-chan ike.Action
+	// Alive is nil when the engine answers, or has ended.
+	Alive(ctx context.Context) error
 	// Failed is closed when the stack cannot go on; Err says why.
 	Failed() <-chan struct{}
 	Err() error
@@ -356,6 +358,13 @@ func (s *stack) CreateChild(ctx context.Context, id ike.SessionID, remote []esp.
 		return e.CreateChild(now, id, nil, remote)
 	})
 	return errors.Join(err, refused)
+}
+
+func (s *stack) Alive(ctx context.Context) error {
+	if err := s.shard.Alive(ctx); !errors.Is(err, shard.ErrStopped) {
+		return err
+	}
+	return nil
 }
 
 func (s *stack) Close(id ike.SessionID, why reason.Code) {

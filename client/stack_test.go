@@ -85,6 +85,29 @@ func TestBegunIsNotAborted(t *testing.T) {
 	}
 }
 
+// TestStackAlive: an engine that is busy for long is not alive, one that has ended is.
+func TestStackAlive(t *testing.T) {
+	s, e := slowStack(t)
+	if err := s.Alive(t.Context()); err != nil {
+		t.Errorf("idle: %v", err)
+	}
+	s.shard.Do(func(_ time.Time, e shard.Engine) { e.Session(7) })
+	<-e.begins
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Alive(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("busy: %v", err)
+	}
+	close(e.proceed)
+	stopped := &stack{shard: shard.New(shard.Config{Engine: e, Log: discard})}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	stopped.shard.Run(ended)
+	if err := stopped.Alive(t.Context()); err != nil {
+		t.Errorf("ended: %v", err)
+	}
+}
+
 // TestSnapshotNotAwaited: an answer that comes too late is written nowhere.
 func TestSnapshotNotAwaited(t *testing.T) {
 	s, e := slowStack(t)

@@ -13,6 +13,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/internal/service"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 	"github.com/wayfarer-vpn/wayfarer/suite"
@@ -318,7 +319,7 @@ func (s *Server) Disconnect(ctx context.Context, id uint64) error {
 
 // SetLogLevel changes the log level until the next reload that changes it.
 func (s *Server) SetLogLevel(text string) error {
-	level, err := ParseLogLevel(text)
+	level, err := service.ParseLevel(text)
 	if err != nil {
 		return reason.Wrap(reason.InvalidRequest, err)
 	}

@@ -225,25 +225,7 @@ func (l *loader) checkLimits() {
 }
 
 func (l *loader) checkLog() slog.Level {
-	c := l.Config.Log
-	if c.Format != "text" && c.Format != "json" {
-		l.problems.Add("log.format", "%.40q is neither text nor json", c.Format)
-	}
-	level, err := ParseLogLevel(c.Level)
-	if err != nil {
-		l.problems.Add("log.level", "%v", err)
-	}
-	return level
-}
-
-// ParseLogLevel reads a log level.
-func ParseLogLevel(s string) (slog.Level, error) {
-	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-	level, ok := levels[strings.ToLower(s)]
-	if !ok {
-		return slog.LevelInfo, fmt.Errorf("%.40q is none of debug, info, warn and error", s)
-	}
-	return level, nil
+	return l.Config.Log.Check(func(key string, err error) { l.problems.Add("log."+key, "%v", err) })
 }
 
 func (l *loader) ikeProposals() []suite.IKEProposal {

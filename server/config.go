@@ -8,6 +8,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
+	"github.com/wayfarer-vpn/wayfarer/internal/service"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
@@ -32,17 +33,17 @@ type Config struct {
 	// StateDir holds the authority, users, leases: what must survive a restart.
 	StateDir string `toml:"state_dir"`
 
-	Listen  ListenConfig  `toml:"listen"`
-	Auth    AuthConfig    `toml:"auth"`
-	PSK     []PSKConfig   `toml:"psk"`
-	Network NetworkConfig `toml:"network"`
-	Tunnel  TunnelConfig  `toml:"tunnel"`
-	Roaming RoamingConfig `toml:"roaming"`
-	Crypto  CryptoConfig  `toml:"crypto"`
-	Timers  TimersConfig  `toml:"timers"`
-	Limits  LimitsConfig  `toml:"limits"`
-	Control ControlConfig `toml:"control"`
-	Log     LogConfig     `toml:"log"`
+	Listen  ListenConfig      `toml:"listen"`
+	Auth    AuthConfig        `toml:"auth"`
+	PSK     []PSKConfig       `toml:"psk"`
+	Network NetworkConfig     `toml:"network"`
+	Tunnel  TunnelConfig      `toml:"tunnel"`
+	Roaming RoamingConfig     `toml:"roaming"`
+	Crypto  CryptoConfig      `toml:"crypto"`
+	Timers  TimersConfig      `toml:"timers"`
+	Limits  LimitsConfig      `toml:"limits"`
+	Control ControlConfig     `toml:"control"`
+	Log     service.LogConfig `toml:"log"`
 }
 
 // ListenConfig says where the gateway listens.
@@ -221,12 +222,6 @@ type ControlConfig struct {
 	Group string `toml:"group"`
 }
 
-// LogConfig is about the log, which goes to standard error.
-type LogConfig struct {
-	Level  string `toml:"level"`  // debug, info, warn, error
-	Format string `toml:"format"` // text, json
-}
-
 // Words of the configuration.
 const (
 	methodCertificate = "certificate"
@@ -257,7 +252,7 @@ func NewConfig() *Config {
 		},
 		Limits:  LimitsConfig{SessionsPerIdentity: 16},
 		Control: ControlConfig{Socket: DefaultSocket},
-		Log:     LogConfig{Level: "info", Format: "text"},
+		Log:     service.DefaultLog(),
 	}
 }
 

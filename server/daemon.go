@@ -3,15 +3,12 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
-
 	"github.com/wayfarer-vpn/wayfarer/internal/control"
+	"github.com/wayfarer-vpn/wayfarer/internal/service"
 )
 
 // refreshInterval is how often the daemon looks whether files that its configuration
@@ -33,7 +30,8 @@ type Daemon struct {
 func (d *Daemon) Run(ctx context.Context) error {
 	level := &slog.LevelVar{}
 	level.Set(d.Settings.LogLevel)
-	log := NewLog(d.Output, d.Settings.Config.Log.Format, level)
+	log := slog.New(service.NewHandler(d.Output, d.Settings.Config.Log.Format, level))
+	manager := service.Manager{Log: log}
 	slog.SetDefault(log)
 
 	c := d.Settings.Config.Control
@@ -55,14 +53,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 				cancel(err)
 			}
 		}()
-		go d.watchdog(ctx, log, s)
-		go d.reloads(ctx, log, s)
+		go manager.Watchdog(ctx, s.Alive)
+		go d.reloads(ctx, manager, s)
 		log.Info("gateway is ready", "name", d.Settings.Config.Name, "config", d.Settings.Path, "version", d.Version,
 			"device", d.Settings.Config.Tunnel.Device, "socket", c.Socket)
-		d.notify(log, daemon.SdNotifyReady+"\nSTATUS=serving clients")
+		manager.Ready("serving clients")
 		context.AfterFunc(ctx, func() {
 			log.Info("gateway is shutting down")
-			d.notify(log, daemon.SdNotifyStopping+"\nSTATUS=telling clients")
+			manager.Stopping("telling clients")
 		})
 	})
 	cause := context.Cause(ctx)
@@ -79,59 +77,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
-// NewLog makes the daemon's log. Under a service manager that stamps lines itself the
-// time is left out of text.
-func NewLog(out *os.File, format string, level slog.Leveler) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(out, o))
-	}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(out, o))
-}
-
-// notify tells the service manager, if there is one (sd_notify(3)).
-func (d *Daemon) notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("the service manager cannot be told", "error", err)
-	}
-}
-
-// watchdog tells the service manager that the engines answer, while they do.
-func (d *Daemon) watchdog(ctx context.Context, log *slog.Logger, s *Server) {
-	interval, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || interval == 0 {
-		return
-	}
-	tick := time.NewTicker(interval / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		check, cancel := context.WithTimeout(ctx, interval/3)
-		err := s.Alive(check)
-		cancel()
-		if err != nil {
-			log.Error("an engine does not answer", "error", err)
-			continue
-		}
-		d.notify(log, daemon.SdNotifyWatchdog)
-	}
-}
-
 // reloads carries out reloads that are asked for by signal, and looks for changed
 // files now and then.
-func (d *Daemon) reloads(ctx context.Context, log *slog.Logger, s *Server) {
+func (d *Daemon) reloads(ctx context.Context, manager service.Manager, s *Server) {
 	refresh := time.NewTicker(refreshInterval)
 	defer refresh.Stop()
 	for {
@@ -140,21 +88,10 @@ func (d *Daemon) reloads(ctx context.Context, log *slog.Logger, s *Server) {
 			return
 		case <-refresh.C:
 			if err := s.Refresh(ctx); err != nil {
-				log.Warn("certificates and users could not be read again; those in force stay", "error", err)
+				manager.Log.Warn("certificates and users could not be read again; those in force stay", "error", err)
 			}
 		case <-d.Reload:
-			d.notify(log, reloading())
-			_, _ = s.Reload(ctx) // it has logged how it went
-			d.notify(log, daemon.SdNotifyReady)
+			manager.Reloading(func() { _, _ = s.Reload(ctx) }) // it has logged how it went
 		}
 	}
-}
-
-// reloading is the notification before a reload, which must hold the time.
-func reloading() string {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return daemon.SdNotifyReloading
-	}
-	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000)
 }

@@ -319,7 +319,7 @@ func (s *Server) Settings() *Settings { return s.settings.Load() }
 
 // Alive says whether the engines answer, for the watchdog.
 func (s *Server) Alive(ctx context.Context) error {
-	return s.group.Each(ctx, func(time.Time, shard.Engine) {})
+	return s.group.Alive(ctx)
 }
 
 // Reload reads the configuration again and puts it in force. After an error the old

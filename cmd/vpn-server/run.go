@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/cli"
+	"github.com/wayfarer-vpn/wayfarer/internal/service"
 	"github.com/wayfarer-vpn/wayfarer/server"
 	"github.com/wayfarer-vpn/wayfarer/server/network"
 )
@@ -137,7 +139,7 @@ func cleanupCommand() *urfave.Command {
 			if err := server.Running(c.Context, socketPath(c)); err != nil {
 				return err
 			}
-			return network.New(filepath.Join(stateDir, "network.json"), server.NewLog(os.Stderr, "text", nil)).Remove()
+			return network.New(filepath.Join(stateDir, "network.json"), slog.New(service.NewHandler(os.Stderr, "text", nil))).Remove()
 		},
 	}
 }

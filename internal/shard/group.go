@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,16 @@ func (g *Group) Each(ctx context.Context, f func(now time.Time, e Engine)) error
 	for _, s := range g.shards {
 		if err := s.Call(ctx, f); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// Alive is nil when every shard takes commands, for a watchdog.
+func (g *Group) Alive(ctx context.Context) error {
+	for i, s := range g.shards {
+		if err := s.Alive(ctx); err != nil {
+			return fmt.Errorf("shard %d: %w", i, err)
 		}
 	}
 	return nil

@@ -180,6 +180,11 @@ func Ask[T any](ctx context.Context, s *Shard, f func(now time.Time, e Engine) T
 	return <-answer, nil
 }
 
+// Alive is nil when the shard takes commands, for a watchdog.
+func (s *Shard) Alive(ctx context.Context) error {
+	return s.Call(ctx, func(time.Time, Engine) {})
+}
+
 // Authorize answers an ike.AuthorizeRequest.
 func (s *Shard) Authorize(id ike.SessionID, g ike.Grant) {
 	s.Do(func(now time.Time, e Engine) { e.Authorize(now, id, g) })

@@ -75,7 +75,7 @@ func start(unitPath, logPath string) (int, error) {
 	}
 	words = append(confinement(unit), words...)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address.Name)
+	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+address.Name), strings.Fields(unit["Environment"])...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return 0, err
