@@ -38,7 +38,7 @@ type childSA struct {
 	// unconfirmed: made by the peer's request, and our answer may be lost, so that
 	// the peer need not know it yet.
 	unconfirmed bool
-	deleting    bool // our Delete is on its way
+	deleting    bool // on its way out: our Delete is to be answered, or the peer's has come
 	replaced    bool // a successor is in use
 	removeAt    time.Time
 
@@ -56,6 +56,15 @@ func (c *childSA) info() ChildInfo {
 		ID: c.id, SPIIn: c.spiIn, SPIOut: c.spiOut, Algorithms: c.alg, Local: c.local, Remote: c.remote,
 		Established: c.established, RekeyAt: c.rekeyAt, Active: c.active,
 	}
+}
+
+// deadline says when the session has something to do for it, zero for never. One that
+// is on its way out only waits for its end.
+func (c *childSA) deadline() time.Time {
+	if c.deleting {
+		return c.removeAt
+	}
+	return earlier(c.rekeyAt, c.expireAt)
 }
 
 // zero overwrites keys that the data path has not been given.
@@ -141,6 +150,9 @@ func (o *childOffer) accept(now time.Time, sa *ikeSA, x *Exchange, secret []byte
 	local, remote := fromWire(tsi.Selectors), fromWire(tsr.Selectors)
 	if !within(local, o.local) || !within(remote, o.remote) {
 		return nil, errors.New("the peer's traffic selectors are wider than what was offered")
+	}
+	if sa.keys == nil {
+		return nil, errors.New("the IKE SA of the exchange is gone")
 	}
 	if slices.Contains(s.deletedEarly, spi) {
 		return nil, errors.New("the peer has deleted the Child SA already")

@@ -179,12 +179,19 @@ func (sa *ikeSA) peerRestarted(now time.Time, m *message.Message) bool {
 // announceToken sends our token for an IKE SA that we made by a rekey of our own
 // (RFC 6290 §4.3).
 func (sa *ikeSA) announceToken(now time.Time) {
-	n := sa.session.engine.crash.notify(sa.spii, sa.spir)
-	if n == nil {
-		return
+	if sa.session.engine.crash.secret != nil {
+		sa.enqueue(now, tokenRequest{})
 	}
-	sa.enqueue(now, &taskRequest{
-		build: func(x *Exchange) bool { x.Add(n); return true },
-		then:  func(*Exchange) {},
-	})
 }
+
+// tokenRequest tells the peer our token for the IKE SA that it goes out on.
+type tokenRequest struct{}
+
+func (tokenRequest) exchange() message.ExchangeType { return message.Informational }
+
+func (tokenRequest) prepare(now time.Time, sa *ikeSA) {
+	sa.transmit(now, []message.Payload{sa.session.engine.crash.notify(sa.spii, sa.spir)})
+}
+
+func (tokenRequest) response(time.Time, *ikeSA, *Exchange) {}
+func (tokenRequest) unanswered(now time.Time, sa *ikeSA)   { sa.peerSilent(now) }

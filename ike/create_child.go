@@ -144,6 +144,9 @@ func (r *createChildRequest) exchange() message.ExchangeType { return message.Cr
 func (r *createChildRequest) prepare(now time.Time, sa *ikeSA) {
 	s := sa.session
 	r.share.make(now, s, func(now time.Time) {
+		if !sa.resumes(now, r) {
+			return
+		}
 		if r.offer == nil {
 			r.offer = s.newOffer(r.local, r.remote)
 			r.offer.ni = s.engine.random(nonceLen)
@@ -171,7 +174,7 @@ func (r *createChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		return
 	}
 	if x.Notify(message.TemporaryFailure) != nil {
-		sa.retryLater(now, r)
+		s.retryLater(now, r)
 		return
 	}
 	sa.current = r
@@ -185,6 +188,7 @@ func (r *createChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		}
 		if err != nil {
 			s.engine.log.Info("another Child SA was refused", "session", s.id, "error", err)
+			s.checkChildless(now) // it may have been to replace the last one
 			return
 		}
 		s.install(now, c, true)
@@ -193,11 +197,12 @@ func (r *createChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 
 func (r *createChildRequest) unanswered(now time.Time, sa *ikeSA) { sa.peerSilent(now) }
 
-// retryLater puts a request back, to be sent after a random pause of a few seconds
-// (RFC 7296 §2.25).
-func (sa *ikeSA) retryLater(now time.Time, r request) {
+// retryLater puts a request back, to be sent on the IKE SA in use after a random pause
+// of a few seconds (RFC 7296 §2.25).
+func (s *Session) retryLater(now time.Time, r request) {
+	sa := s.sa
 	sa.queue = append([]request{r}, sa.queue...)
-	sa.retryAt = now.Add(time.Second + time.Duration(sa.session.engine.randomFraction()*float64(2*time.Second)))
+	sa.retryAt = now.Add(time.Second + time.Duration(s.engine.randomFraction()*float64(2*time.Second)))
 }
 
 // serveCreateChild answers a CREATE_CHILD_SA request: rekey of the IKE SA, rekey

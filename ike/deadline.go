@@ -64,6 +64,27 @@ func (h *deadlineHeap) set(s *Session, at time.Time) {
 // reschedule brings the session's place among the deadlines up to date.
 func (e *Engine) reschedule(s *Session) { e.timers.set(s, s.deadline()) }
 
+const (
+	// maxSpins is how often a session may have something to do at one and the same
+	// time: what ends one thing may begin the next, but not for ever.
+	maxSpins  = 16
+	spinPause = time.Second
+)
+
+// spins counts how often a session is due again right after its tick, and says when
+// that is too often. It should never happen; if it does, one session must not take
+// the engine's time from all others.
+func (s *Session) spins(now time.Time) bool {
+	if s.heapIndex < 0 || s.dueAt.After(now) {
+		return false
+	}
+	if !s.spinAt.Equal(now) {
+		s.spinAt, s.spun = now, 0
+	}
+	s.spun++
+	return s.spun >= maxSpins
+}
+
 // earlier returns the earlier of two times, where zero stands for never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 )
 
 // TestDeleteOvertakesAnswer: the gateway cannot install a Child SA that it has just
@@ -45,6 +46,49 @@ func TestDeleteOvertakesAnswer(t *testing.T) {
 			l.advance(30 * time.Second) // a rekey is tried again
 			l.agree()
 			l.carries()
+		})
+	}
+}
+
+// TestClientLeavesWhenItsLastChildSAIsGone: the gateway deletes the client's only Child
+// SA while the client's rekey of it is under way, or refuses one in the place of one that
+// was lost. Without a Child SA the session is of no use to the client.
+func TestClientLeavesWhenItsLastChildSAIsGone(t *testing.T) {
+	deleteAll := func(l *lab) {
+		for _, c := range l.serverInfo().Children {
+			l.server.engine.ChildFailed(l.now, l.serverInfo().ID, c.ID, errors.New("no memory"))
+		}
+	}
+	rekey := func(l *lab) {
+		if err := l.client.engine.RekeyChild(l.now, l.id, l.clientInfo().Children[0].ID); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	for name, play := range map[string]func(l *lab){
+		"while the rekey is prepared": func(l *lab) {
+			l.client.holdNext()
+			rekey(l)
+			l.client.settle()
+			deleteAll(l)
+			l.run()
+			l.client.release()
+		},
+		"while the rekey is in flight": func(l *lab) {
+			rekey(l)
+			l.client.settle()
+			deleteAll(l)
+		},
+		"in place of a lost one": func(l *lab) {
+			l.server.engine.sessions[l.serverInfo().ID].children[0].spiOut++ // it does not know it
+			l.server.engine.responder.Policy.LocalSelectors = []esp.Selector{esp.PrefixSelector(innerNet6)}
+			rekey(l)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := connected(t, clientPolicy(), serverPolicy())
+			play(l)
+			l.advance(time.Minute)
+			wantClosed(t, l.client, reason.NoChildSA, 0)
 		})
 	}
 }

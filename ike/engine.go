@@ -227,6 +227,10 @@ func (e *Engine) Tick(now time.Time) {
 		}
 		s.tick(now)
 		e.reschedule(s)
+		if s.spins(now) {
+			e.log.Error("a session's deadline does not pass", "session", s.id, "state", s.state)
+			e.timers.set(s, now.Add(spinPause))
+		}
 	}
 }
 

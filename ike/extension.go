@@ -147,8 +147,9 @@ func TaskOf[T Task](s *Session) (T, bool) {
 // Outstanding says whether a request of ours waits for its response.
 func (s *Session) Outstanding() bool { return s.sa.out != nil }
 
-// Waiting says whether a request of ours waits for its turn.
-func (s *Session) Waiting() bool { return len(s.sa.queue) > 0 }
+// Waiting says whether a request of ours waits for its turn. One that the peer wants to
+// have later (TEMPORARY_FAILURE) does not count: others go before it.
+func (s *Session) Waiting() bool { return slices.ContainsFunc(s.sa.queue, s.sa.mayGo) }
 
 // SendOutstanding sends the request that waits for its response once more, over
 // other pairs than the session's. The peer answers each where it came from

@@ -181,11 +181,15 @@ func (sa *ikeSA) deletedByPeer(now time.Time) {
 // requeueOnSuccessor moves a request that was in flight on a deleted IKE SA to the
 // one in use; nobody will answer it on the old one.
 func (sa *ikeSA) requeueOnSuccessor(now time.Time) {
-	r := sa.current
+	r, sent := sa.current, sa.out != nil
 	sa.current, sa.out = nil, nil
 	switch r.(type) {
 	case *deleteChildRequest, *taskRequest:
 		sa.session.sa.enqueue(now, r)
+	case *createChildRequest, *rekeyChildRequest:
+		if sent { // what is computed for it goes on by itself, see resumes
+			sa.session.sa.enqueue(now, r)
+		}
 	case *mtuProbe:
 		sa.session.mtu.void(now)
 	}

@@ -22,6 +22,7 @@ var (
 	testStart  = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	innerAddr  = netip.MustParseAddr("10.30.0.1")
 	innerNet   = netip.MustParsePrefix("10.20.0.0/24")
+	innerNet6  = netip.MustParsePrefix("fd00:20::/64")
 )
 
 // peer is an engine with the least around it: actions are carried out at once,

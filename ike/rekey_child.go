@@ -42,15 +42,16 @@ func (r *rekeyChildRequest) exchange() message.ExchangeType { return message.Cre
 
 func (r *rekeyChildRequest) prepare(now time.Time, sa *ikeSA) {
 	s := sa.session
-	if s.child(r.old.id) == nil || r.old.deleting || r.old.replaced || r.old.successor != nil {
-		r.old.ours = nil
-		sa.withdraw(now) // overtaken
+	if r.overtaken(s) {
+		r.withdraw(now, sa)
 		return
 	}
 	r.share.make(now, s, func(now time.Time) {
-		if r.old.successor != nil { // while the key share was made
-			r.old.ours = nil
-			sa.withdraw(now)
+		if !sa.resumes(now, r) {
+			return
+		}
+		if r.overtaken(s) { // while the key share was made
+			r.withdraw(now, sa)
 			return
 		}
 		if r.offer == nil {
@@ -60,6 +61,19 @@ func (r *rekeyChildRequest) prepare(now time.Time, sa *ikeSA) {
 		sa.transmitOffer(now, r.offer, &r.share,
 			&message.Notify{Kind: message.RekeySA, Protocol: message.ProtoESP, SPI: appendSPI(nil, r.old.spiIn)})
 	})
+}
+
+// overtaken says whether there is nothing to rekey any more.
+func (r *rekeyChildRequest) overtaken(s *Session) bool {
+	return s.state != Up || s.child(r.old.id) == nil || r.old.unready() != nil
+}
+
+// withdraw gives the rekey up before it was sent.
+func (r *rekeyChildRequest) withdraw(now time.Time, sa *ikeSA) {
+	r.share.zero()
+	r.old.ours = nil
+	sa.withdraw(now)
+	sa.session.checkChildless(now)
 }
 
 func (r *rekeyChildRequest) unanswered(now time.Time, sa *ikeSA) { sa.peerSilent(now) }
@@ -82,6 +96,7 @@ func (r *rekeyChildRequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 		}
 		if err != nil {
 			s.rekeyFailed(now, r.old, err)
+			s.checkChildless(now) // the old one may be gone
 			return
 		}
 		nr, _ := message.Find[*message.Nonce](x.In)
@@ -122,11 +137,12 @@ func (r *rekeyChildRequest) refused(now time.Time, sa *ikeSA, n *message.Notify)
 	switch {
 	case gone:
 		old.ours = nil // the peer's rekey or Delete overtook ours
+		s.checkChildless(now)
 	case n.Kind == message.InvalidKEPayload && r.share.retry(n, espOffers(s.policy.ESP)):
 		sa.current = r
 		r.prepare(now, sa)
 	case n.Kind == message.TemporaryFailure:
-		sa.retryLater(now, r)
+		s.retryLater(now, r)
 	case n.Kind == message.ChildSANotFound:
 		old.ours = nil
 		s.childLost(now, old)
@@ -197,7 +213,6 @@ func (s *Session) startDeleteChild(now time.Time, c *childSA, why reason.Code) {
 
 func (s *Session) deleteChild(now time.Time, c *childSA) {
 	c.deleting = true
-	c.rekeyAt, c.expireAt = time.Time{}, time.Time{}
 	s.sa.enqueue(now, &deleteChildRequest{c})
 }
 

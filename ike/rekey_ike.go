@@ -100,6 +100,12 @@ func (r *rekeyIKERequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 	}
 	sa.current = r
 	r.share.finish(now, s, x, alg.KE, func(now time.Time, secret []byte, err error) {
+		if sa.state == saDead {
+			// The peer has deleted the old IKE SA long ago, for its own new one: that
+			// won, and the keys ours would need are gone.
+			clear(secret)
+			return
+		}
 		sa.current = nil
 		if err != nil {
 			r.failed(now, sa, err.Error())
@@ -239,7 +245,7 @@ func (r *rekeyIKERequest) failed(now time.Time, sa *ikeSA, why string) {
 // serveRekeyIKE answers the peer's rekey of the IKE SA.
 func (sa *ikeSA) serveRekeyIKE(now time.Time, rq *peerRequest, offer *message.SA, ni *message.Nonce) {
 	s := sa.session
-	if sa.rival != nil || sa.childExchangeInFlight() || len(s.retired) >= maxRetired {
+	if sa.rival != nil || sa.childExchangeUnderWay() || len(s.retired) >= maxRetired {
 		rq.refuse(now, &message.Notify{Kind: message.TemporaryFailure}) // RFC 7296 §2.25.2
 		return
 	}
@@ -300,12 +306,13 @@ func (sa *ikeSA) finishServeRekeyIKE(now time.Time, rq *peerRequest, next *ikeSA
 	sa.awaitDelete(now)
 }
 
-// childExchangeInFlight says whether an exchange of ours would make or rekey a
-// Child SA right now.
-func (sa *ikeSA) childExchangeInFlight() bool {
+// childExchangeUnderWay says whether an exchange of ours makes or rekeys a Child SA
+// right now: its key share is being made, it is in flight, or its secret is being
+// computed. The peer's rekey of the IKE SA waits until it is done (RFC 7296 §2.25.2).
+func (sa *ikeSA) childExchangeUnderWay() bool {
 	switch sa.current.(type) {
 	case *createChildRequest, *rekeyChildRequest:
-		return sa.out != nil
+		return true
 	}
 	return false
 }

@@ -227,7 +227,7 @@ func TestRekeyIKEAtOnce(t *testing.T) {
 }
 
 // TestRekeyMix lets both sides rekey IKE SA and Child SAs as chance has it, over a
-// wire that loses, doubles and reorders, and looks at the invariants all along.
+// wire that loses, doubles and reorders and with computations that take long, and looks at the invariants all along.
 func TestRekeyMix(t *testing.T) {
 	rounds := uint64(500)
 	if testing.Short() {
@@ -271,6 +271,10 @@ func mixOnce(t *testing.T, seed uint64) {
 	}
 	for range 12 {
 		for _, p := range []*peer{l.client, l.server} {
+			p.release()
+			if rng.IntN(3) == 0 {
+				p.hold = func(Work) bool { return rng.IntN(2) == 0 }
+			}
 			for _, s := range p.engine.Sessions() {
 				switch rng.IntN(6) {
 				case 0:
@@ -288,6 +292,9 @@ func mixOnce(t *testing.T, seed uint64) {
 		l.advance(time.Duration(rng.IntN(3000)) * time.Millisecond)
 	}
 	l.filter = nil
+	for _, p := range l.peers {
+		p.release()
+	}
 	l.advance(3 * time.Minute)
 	l.agree()
 	l.carries()

@@ -2,6 +2,7 @@ package ike
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
@@ -46,7 +47,7 @@ type ikeSA struct {
 	current request   // being prepared, or in flight
 	out     *inFlight // in flight
 	queue   []request
-	retryAt time.Time // no new request before this (after TEMPORARY_FAILURE)
+	retryAt time.Time // no CREATE_CHILD_SA before this (after TEMPORARY_FAILURE)
 
 	// Requests of the peer: expectID is the next; answer is the response to the
 	// one before, to be repeated; busy while the next is being worked on.
@@ -109,18 +110,44 @@ func (sa *ikeSA) urgent(now time.Time, r request) {
 
 // pump starts the next waiting request when none is in flight.
 func (sa *ikeSA) pump(now time.Time) {
-	for sa.current == nil && len(sa.queue) > 0 && sa.state != saDead {
-		if sa.retryAt.After(now) {
-			if _, closing := sa.queue[0].(*deleteIKE); !closing {
-				return
-			}
+	for sa.current == nil && sa.state != saDead {
+		i := sa.next(now)
+		if i < 0 {
+			return
 		}
-		sa.retryAt = time.Time{}
-		r := sa.queue[0]
-		sa.queue = sa.queue[1:]
+		r := sa.queue[i]
+		sa.queue = slices.Delete(sa.queue, i, i+1)
 		sa.current = r
 		r.prepare(now, sa)
 	}
+}
+
+// next is the place of the waiting request whose turn it is, -1 for none. The pause
+// after TEMPORARY_FAILURE is for what the peer refused (RFC 7296 §2.25); a move, a look
+// at another path or a Delete does not wait for it.
+func (sa *ikeSA) next(now time.Time) int {
+	if !sa.retryAt.After(now) {
+		sa.retryAt = time.Time{}
+	}
+	return slices.IndexFunc(sa.queue, sa.mayGo)
+}
+
+func (sa *ikeSA) mayGo(r request) bool {
+	return sa.retryAt.IsZero() || r.exchange() != message.CreateChildSA
+}
+
+// resumes says whether a request may be sent now that what it had to compute first is
+// there. If another IKE SA has taken the place of this one meanwhile, the request
+// begins there instead.
+func (sa *ikeSA) resumes(now time.Time, r request) bool {
+	if sa == sa.session.sa && sa.current == r {
+		return true
+	}
+	if sa.current == r {
+		sa.current = nil
+	}
+	sa.session.sa.enqueue(now, r)
+	return false
 }
 
 // transmit sends the current request's payloads and awaits the response.

@@ -68,6 +68,8 @@ type Session struct {
 
 	dueAt     time.Time
 	heapIndex int
+	spinAt    time.Time // when the session was due again right after its tick
+	spun      int       // how often
 }
 
 func (e *Engine) newSession(now time.Time, p *Policy, role Role, pair locator.Pair) *Session {
@@ -128,9 +130,7 @@ func (s *Session) deadline() time.Time {
 			}
 		}
 		for _, c := range s.children {
-			at = earlier(at, c.rekeyAt)
-			at = earlier(at, c.expireAt)
-			at = earlier(at, c.removeAt)
+			at = earlier(at, c.deadline())
 		}
 	}
 	return at
@@ -171,6 +171,7 @@ func (s *Session) tick(now time.Time) {
 		switch {
 		case due(c.removeAt):
 			s.removeNow(c)
+		case c.deleting:
 		case due(c.expireAt) && !s.awaySince(now).IsZero():
 			// Nobody uses it; its renewal comes first when the peer is back.
 			c.expireAt = now.Add(awayAfter)
