@@ -15,6 +15,7 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/server/pool"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
@@ -34,29 +35,20 @@ const (
 )
 
 var (
-	hostPattern   = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.?$`)
+	domainPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.?$`)
 	devicePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 )
 
-// isHost says whether s is a host name or an address.
-func isHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
-	}
-	return len(s) <= 253 && hostPattern.MatchString(s)
-}
-
 func (l *loader) checkNames() {
 	c, p := l.Config, l.problems
-	switch {
-	case c.Name == "":
+	if c.Name == "" {
 		p.Add("name", `the gateway's name is missing: the DNS name that clients know it by, such as "vpn.example.org"`)
-	case !isHost(c.Name):
-		p.Add("name", "%.80q is neither a DNS name nor an address", c.Name)
+	} else if err := profile.CheckHost(c.Name); err != nil {
+		p.Add("name", "%v", err)
 	}
 	for i, a := range c.Addresses {
-		if !isHost(a) {
-			p.Add(fmt.Sprintf("addresses[%d]", i), "%.80q is neither a DNS name nor an address (a port cannot be given)", a)
+		if err := profile.CheckHost(a); err != nil {
+			p.Add(fmt.Sprintf("addresses[%d]", i), "%v", err)
 		}
 	}
 	for key, path := range map[string]string{"state_dir": c.StateDir, "control.socket": c.Control.Socket} {
@@ -104,7 +96,7 @@ func (l *loader) checkNetwork() {
 		}
 	}
 	for i, d := range n.Domains {
-		if !hostPattern.MatchString(d) || len(d) > 253 {
+		if !domainPattern.MatchString(d) || len(d) > 253 {
 			p.Add(fmt.Sprintf("network.domains[%d]", i), "%.80q is not a domain", d)
 		}
 	}

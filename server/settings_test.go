@@ -157,8 +157,10 @@ func TestConfigurationProblems(t *testing.T) {
 		want         string
 	}{
 		{"no name", `name = "vpn.example.test" => `, "server.toml: name: the gateway's name is missing"},
-		{"bad name", `vpn.example.test => vpn example`, `:1: name: "vpn example" is neither a DNS name nor an address`},
+		{"bad name", `vpn.example.test => vpn example`, `:1: name: "vpn example" is neither a host name nor an IP address`},
 		{"bad address", `state_dir => addresses = ["203.0.113.1:500"]` + "\nstate_dir", `:2: addresses[0]: "203.0.113.1:500" is neither`},
+		{"mistyped address", `state_dir => addresses = ["203.0.113.300"]` + "\nstate_dir", `:2: addresses[0]: "203.0.113.300" is neither`},
+		{"no address", `state_dir => addresses = ["0.0.0.0"]` + "\nstate_dir", `:2: addresses[0]: 0.0.0.0 is not the address of a gateway`},
 		{"relative state", `STATE => state`, `:2: state_dir: "state" is not an absolute path`},
 		{"misspelt", `pool4 = => pol4 =`, `:7: unknown key "pol4" in [network] (did you mean "pool4"?)`},
 		{"no pool", `pool4 = "10.30.0.0/24" => `, "network.pool4: no pool"},

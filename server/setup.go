@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
+	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/pki"
 )
@@ -90,12 +91,12 @@ func Setup(o SetupOptions) (*SetupResult, error) {
 
 // complete fills in what was left out.
 func (o *SetupOptions) complete() error {
-	if !isHost(o.Name) {
-		return reason.New(reason.InvalidRequest, "%q is neither a DNS name nor an address: --name is what clients know the gateway by", o.Name)
+	if err := profile.CheckHost(o.Name); err != nil {
+		return reason.Wrap(reason.InvalidRequest, fmt.Errorf("name, which clients know the gateway by: %w", err))
 	}
 	for _, a := range o.Addresses {
-		if !isHost(a) {
-			return reason.New(reason.InvalidRequest, "%q is neither a DNS name nor an address", a)
+		if err := profile.CheckHost(a); err != nil {
+			return reason.Wrap(reason.InvalidRequest, fmt.Errorf("address: %w", err))
 		}
 	}
 	if len(o.Addresses) == 0 {

@@ -62,6 +62,8 @@ type User struct {
 	Expires  *time.Time `json:"expires,omitempty"`
 	Revoked  *time.Time `json:"revoked,omitempty"`
 	Profile  string     `json:"profile,omitempty"` // file, if it is still there
+
+	serial string // of the certificate
 }
 
 // States of a user.
@@ -94,24 +96,48 @@ func (a *Admin) AddUser(name string, o UserOptions) (*User, error) {
 	if err := a.admitted(o.Identity); err != nil {
 		return nil, err
 	}
+	// Before anything is issued or ended: a user without a usable profile is no use.
+	draft := a.newProfile(name, o.Identity)
+	problems := &config.Problems{}
+	if draft.CheckSettings("", problems); problems.Err() != nil {
+		return nil, reason.Wrap(reason.ConfigInvalid, fmt.Errorf("the profile of %s would not work, by %s: %w", name, a.Path, problems.Err()))
+	}
 	var user *User
-	err := a.locked(func() error {
-		if err := a.makeRoom(name, o); err != nil {
-			return err
-		}
-		add := a.addCertificateUser
-		if o.SharedKey {
-			add = a.addKeyUser
-		}
-		p, err := add(name, o)
-		if err != nil {
-			return err
-		}
-		defer p.Zero()
-		user, err = a.keepProfile(p, o)
+	err := a.locked(func() (err error) {
+		user, err = a.replaceUser(draft, o)
 		return err
 	})
 	return user, err
+}
+
+// replaceUser makes a user's credentials and profile, and then ends the ones before.
+// What fails leaves the user as he was. The lock is held.
+func (a *Admin) replaceUser(p *profile.Profile, o UserOptions) (*User, error) {
+	former, err := a.former(p.Name, o)
+	if err != nil {
+		return nil, err
+	}
+	issue := a.issueCertificate
+	if o.SharedKey {
+		issue = a.issueKey
+	}
+	undo, err := issue(p, o)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Zero()
+	if err := a.keepProfile(p); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	for _, u := range former {
+		if u.Kind == SharedKeyUser && o.SharedKey {
+			continue // replaced in one step
+		}
+		if err := a.endCredentials(u, u.serial, pki.Superseded); err != nil {
+			return nil, err
+		}
+	}
+	return a.active(p.Name)
 }
 
 // identityFor is the identity that a user gets: an e-mail address at the gateway's
@@ -137,51 +163,59 @@ func (a *Admin) admitted(identity string) error {
 	return reason.New(reason.InvalidRequest, "auth.remote_id in %s does not admit %s (it has %s): give another identity with --id", a.Path, id, strings.Join(a.Config.Auth.RemoteID, ", "))
 }
 
-// makeRoom makes sure that the name is free.
-func (a *Admin) makeRoom(name string, o UserOptions) error {
+// former returns the active users that a new one of that name replaces. Name and
+// identity must be free otherwise.
+func (a *Admin) former(name string, o UserOptions) ([]User, error) {
 	users, err := a.Users()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var out []User
 	for _, u := range users {
-		if u.Name != name && (u.Identity != o.Identity || u.State != UserActive) {
-			continue
-		}
-		if u.State != UserActive {
-			continue
-		}
-		if u.Name != name {
-			return reason.New(reason.AlreadyExists, "user %s has the identity %s already", u.Name, o.Identity)
-		}
-		if !o.Replace {
-			return reason.New(reason.AlreadyExists, "user %s: --replace gives new credentials and ends the old ones", name)
-		}
-		if err := a.end(u, pki.Superseded); err != nil {
-			return err
+		switch {
+		case u.State != UserActive:
+		case u.Name == name && !o.Replace:
+			return nil, reason.New(reason.AlreadyExists, "user %s: --replace gives new credentials and ends the old ones", name)
+		case u.Name == name:
+			out = append(out, u)
+		case sameIdentity(u.Identity, o.Identity):
+			return nil, reason.New(reason.AlreadyExists, "user %s has the identity %s already", u.Name, o.Identity)
 		}
 	}
-	return nil
+	return out, nil
 }
 
-func (a *Admin) addCertificateUser(name string, o UserOptions) (*profile.Profile, error) {
-	p, err := a.openAuthority()
+// sameIdentity compares as the daemon does: domain names have no case.
+func sameIdentity(x, y string) bool {
+	a, errA := auth.ParseIdentity(x)
+	b, errB := auth.ParseIdentity(y)
+	return x == y || errA == nil && errB == nil && a.Equal(b)
+}
+
+// issueCertificate puts a new certificate into a profile. undo makes it void.
+func (a *Admin) issueCertificate(p *profile.Profile, o UserOptions) (undo func() error, err error) {
+	authority, err := a.openAuthority()
 	if err != nil {
 		return nil, err
 	}
-	b, err := p.IssueClient(o.Identity, pki.IssueOptions{Name: name, KeyType: o.KeyType, Lifetime: o.Lifetime})
+	b, err := authority.IssueClient(o.Identity, pki.IssueOptions{Name: p.Name, KeyType: o.KeyType, Lifetime: o.Lifetime})
 	if err != nil {
 		return nil, err
 	}
-	out := a.newProfile(name, o.Identity)
-	out.Auth = profile.Auth{Method: profile.Certificate, CA: string(b.CA), Certificate: string(b.Cert), Key: config.NewSecret(b.Key)}
-	return out, nil
+	p.Auth = profile.Auth{Method: profile.Certificate, CA: string(b.CA), Certificate: string(b.Cert), Key: config.NewSecret(b.Key)}
+	return func() error {
+		_, err := authority.Revoke(b.Issued.Serial, pki.CessationOfOperation)
+		return err
+	}, nil
 }
 
 // secretOctets is the length of a generated key: as strong as the strongest PRF.
 const secretOctets = 32
 
-func (a *Admin) addKeyUser(name string, o UserOptions) (*profile.Profile, error) {
-	users, err := LoadKeyUsers(a.Config.StateDir)
+// issueKey puts a new pre-shared key into a profile, and into the file that the daemon
+// reads in place of the user's old one. undo brings that back.
+func (a *Admin) issueKey(p *profile.Profile, o UserOptions) (undo func() error, err error) {
+	before, err := LoadKeyUsers(a.Config.StateDir)
 	if err != nil {
 		return nil, err
 	}
@@ -195,13 +229,13 @@ func (a *Admin) addKeyUser(name string, o UserOptions) (*profile.Profile, error)
 	if err != nil {
 		return nil, reason.Wrap(reason.InvalidRequest, err)
 	}
-	users = append(users, KeyUser{Name: name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
+	users := slices.DeleteFunc(slices.Clone(before), func(k KeyUser) bool { return k.Name == p.Name })
+	users = append(users, KeyUser{Name: p.Name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
 	if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
 		return nil, err
 	}
-	out := a.newProfile(name, o.Identity)
-	out.Auth = profile.Auth{Method: profile.PSK, PSK: config.NewSecret(slices.Clone(secret))}
-	return out, nil
+	p.Auth = profile.Auth{Method: profile.PSK, PSK: config.NewSecret(slices.Clone(secret))}
+	return func() error { return saveKeyUsers(a.Config.StateDir, before) }, nil
 }
 
 // newProfile is a client's profile without credentials.
@@ -228,30 +262,32 @@ func (a *Admin) profilePath(name string) string {
 	return filepath.Join(a.Config.StateDir, profilesDir, name+".toml")
 }
 
-// keepProfile writes the profile and describes the user.
-func (a *Admin) keepProfile(p *profile.Profile, o UserOptions) (*User, error) {
+// keepProfile writes the profile.
+func (a *Admin) keepProfile(p *profile.Profile) error {
 	data, err := p.Marshal()
 	if err != nil {
-		return nil, fmt.Errorf("write the profile of %s: %w", p.Name, err)
+		return fmt.Errorf("write the profile of %s: %w", p.Name, err)
 	}
 	defer clear(data)
 	path := a.profilePath(p.Name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return err
 	}
-	if err := atomicfile.WriteFile(path, data, 0o600); err != nil {
-		return nil, err
-	}
+	return atomicfile.WriteFile(path, data, 0o600)
+}
+
+// active describes the active user of a name.
+func (a *Admin) active(name string) (*User, error) {
 	users, err := a.Users()
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range users {
-		if u.Name == p.Name && u.State == UserActive {
+		if u.Name == name && u.State == UserActive {
 			return &u, nil
 		}
 	}
-	return nil, fmt.Errorf("user %s has been made and is gone again", p.Name)
+	return nil, fmt.Errorf("user %s has been made and is gone again", name)
 }
 
 // Users lists all users, by name, the newest credentials of each first.
@@ -293,7 +329,7 @@ func (a *Admin) Users() ([]User, error) {
 }
 
 func (a *Admin) certificateUser(c pki.Certificate) User {
-	u := User{Name: c.Name, Kind: CertificateUser, State: UserActive, Added: c.NotBefore, Expires: &c.NotAfter, Revoked: c.RevokedAt}
+	u := User{Name: c.Name, Kind: CertificateUser, State: UserActive, Added: c.NotBefore, Expires: &c.NotAfter, Revoked: c.RevokedAt, serial: c.Serial}
 	if len(c.Identities) > 0 {
 		u.Identity = c.Identities[0]
 	}
@@ -341,27 +377,31 @@ func (a *Admin) EndUser(name string, why pki.Reason) (User, error) {
 	return u, err
 }
 
-// end ends an active user. The lock is held.
+// end ends an active user, with all credentials of that name. The lock is held.
 func (a *Admin) end(u User, why pki.Reason) error {
+	if err := a.endCredentials(u, u.Name, why); err != nil {
+		return err
+	}
+	return a.forgetProfile(u.Name)
+}
+
+// endCredentials forgets a user's shared key, or revokes certificates: the one with a
+// serial number, or all of a name.
+func (a *Admin) endCredentials(u User, certificates string, why pki.Reason) error {
 	if u.Kind == SharedKeyUser {
 		users, err := LoadKeyUsers(a.Config.StateDir)
 		if err != nil {
 			return err
 		}
 		users = slices.DeleteFunc(users, func(k KeyUser) bool { return k.Name == u.Name })
-		if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
-			return err
-		}
-		return a.forgetProfile(u.Name)
+		return saveKeyUsers(a.Config.StateDir, users)
 	}
 	p, err := a.openAuthority()
 	if err != nil {
 		return err
 	}
-	if _, err := p.Revoke(u.Name, why); err != nil {
-		return err
-	}
-	return a.forgetProfile(u.Name)
+	_, err = p.Revoke(certificates, why)
+	return err
 }
 
 func (a *Admin) forgetProfile(name string) error {

@@ -220,3 +220,121 @@ func TestAnotherAuthority(t *testing.T) {
 		t.Errorf("%v, %v", users, err)
 	}
 }
+
+// A user whose replacement fails keeps what he has.
+func TestFailedReplacementLeavesTheUser(t *testing.T) {
+	for name, kind := range map[string]UserOptions{"certificate": {}, "psk": {SharedKey: true}} {
+		t.Run(name, func(t *testing.T) {
+			a := newAdmin(t)
+			for _, user := range []string{"alice", "bob"} {
+				if _, err := a.AddUser(user, kind); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before, profile := users(t, a), mustProfile(t, a, "alice")
+			fails := func(what string, o UserOptions) {
+				t.Helper()
+				if _, err := a.AddUser("alice", o); err == nil {
+					t.Errorf("%s: no error", what)
+				}
+				if after := users(t, a); after != before {
+					t.Errorf("%s left\n%s, before\n%s", what, after, before)
+				}
+				if mustProfile(t, a, "alice") != profile {
+					t.Errorf("%s: another profile", what)
+				}
+			}
+			fails("an identity that is bob's", UserOptions{Replace: true, Identity: "bob@VPN.example.test"})
+			fails("an identity that no certificate has", UserOptions{Replace: true, Identity: "CN=alice"})
+			a.Config.Addresses = []string{"203.0.113.300"}
+			fails("a gateway without a usable address", UserOptions{Replace: true, SharedKey: kind.SharedKey})
+		})
+	}
+}
+
+// A user whose profile cannot be written is not made.
+func TestUserWithoutProfileIsUndone(t *testing.T) {
+	for name, kind := range map[string]UserOptions{"certificate": {}, "psk": {SharedKey: true}} {
+		a := newAdmin(t)
+		dir := filepath.Join(a.Config.StateDir, profilesDir)
+		if err := os.WriteFile(dir, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.AddUser("alice", kind); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if list := users(t, a); strings.Contains(list, UserActive) {
+			t.Errorf("%s: left are %s", name, list)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.AddUser("alice", kind); err != nil {
+			t.Errorf("%s: and then: %v", name, err)
+		}
+	}
+}
+
+// From one kind of credentials to another.
+func TestReplaceByAnotherKind(t *testing.T) {
+	a := newAdmin(t)
+	for _, o := range []UserOptions{{}, {SharedKey: true, Replace: true}, {SharedKey: true, Replace: true}, {Replace: true}} {
+		if _, err := a.AddUser("alice", o); err != nil {
+			t.Fatal(err)
+		}
+		list, err := a.Users()
+		if err != nil {
+			t.Fatal(err)
+		}
+		active := 0
+		for _, u := range list {
+			if u.State == UserActive {
+				active++
+				if (u.Kind == SharedKeyUser) != o.SharedKey || u.Profile == "" {
+					t.Errorf("after %+v: %+v", o, u)
+				}
+			}
+		}
+		if active != 1 {
+			t.Errorf("after %+v %d are active: %+v", o, active, list)
+		}
+	}
+}
+
+// users lists what there is, to compare.
+func users(t *testing.T, a *Admin) string {
+	t.Helper()
+	list, err := a.Users()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, u := range list {
+		out = append(out, u.Name+" "+u.Identity+" "+string(u.Kind)+" "+u.State+" "+u.serial)
+	}
+	return strings.Join(out, "\n")
+}
+
+func mustProfile(t *testing.T, a *Admin, name string) string {
+	t.Helper()
+	data, err := a.Profile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestSetupRefusesAddressesThatProfilesWouldNot(t *testing.T) {
+	for _, bad := range []string{"203.0.113.300", "0.0.0.0", "vpn.example.test:500", "a b"} {
+		for _, o := range []SetupOptions{{Name: bad}, {Name: "vpn.example.test", Addresses: []string{bad}}} {
+			dir := t.TempDir()
+			o.ConfigDir, o.StateDir = dir, filepath.Join(dir, "state")
+			if _, err := Setup(o); reason.Of(err) != reason.InvalidRequest {
+				t.Errorf("%+v: %v", o, err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 0 {
+				t.Errorf("%s: %v was made", bad, left)
+			}
+		}
+	}
+}

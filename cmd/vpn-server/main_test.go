@@ -131,12 +131,12 @@ func TestFromInitToProfile(t *testing.T) {
 func TestInitExplains(t *testing.T) {
 	for args, want := range map[string]string{
 		"init":                                  "name",
-		"init --name a/b":                       "neither a DNS name nor an address",
+		"init --name a/b":                       "neither a host name nor an IP address",
 		"init --name x --pool4 fd00::/64":       "--pool4",
 		"init --name x --pool6 10.0.0.0/8":      "--pool6",
 		"init --name x --dns one":               "--dns",
 		"init --name x --key-type rot13":        "possible are",
-		"init --name x --address 1.2.3.4:500":   "neither a DNS name nor an address",
+		"init --name x --address 1.2.3.4:500":   "neither a host name nor an IP address",
 		"init --name x --pool4 10.0.0.0/8 more": `unexpected argument "more"`,
 	} {
 		dir := t.TempDir()

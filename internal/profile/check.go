@@ -50,9 +50,14 @@ func CheckName(name string) error {
 // Check adds everything that is wrong with the values of p to problems. Keys are
 // given a prefix, such as "profile.", for a profile within another file.
 func (p *Profile) Check(prefix string, problems *config.Problems) {
+	p.CheckSettings(prefix, problems)
+	checker{p, prefix, problems}.credentials()
+}
+
+// CheckSettings is Check without the credentials, for a profile that has none yet.
+func (p *Profile) CheckSettings(prefix string, problems *config.Problems) {
 	c := checker{p, prefix, problems}
 	c.identity()
-	c.credentials()
 	c.tunnel()
 	c.roaming()
 	c.timers()
@@ -64,11 +69,11 @@ type checker struct {
 	problems *config.Problems
 }
 
-func (c *checker) add(key, format string, args ...any) {
+func (c checker) add(key, format string, args ...any) {
 	c.problems.Add(c.prefix+key, format, args...)
 }
 
-func (c *checker) identity() {
+func (c checker) identity() {
 	if err := CheckName(c.Name); err != nil {
 		c.add("name", "%v", err)
 	}
@@ -79,7 +84,7 @@ func (c *checker) identity() {
 		c.add("server", "more than %d addresses", maxServers)
 	}
 	for _, s := range c.Server {
-		if err := checkHost(s); err != nil {
+		if err := CheckHost(s); err != nil {
 			c.add("server", "%v", err)
 		}
 	}
@@ -90,8 +95,9 @@ func (c *checker) identity() {
 	}
 }
 
-// checkHost says whether s is a host name or an address.
-func checkHost(s string) error {
+// CheckHost says whether s can be the address of a gateway: a host name or an IP
+// address, without a port.
+func CheckHost(s string) error {
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("%s is not the address of a gateway", s)
@@ -110,7 +116,7 @@ func looksLikeAddress(s string) bool {
 	return strings.Trim(last, "0123456789.") == ""
 }
 
-func (c *checker) credentials() {
+func (c checker) credentials() {
 	switch c.Method() {
 	case PSK:
 		if c.Auth.PSK.IsZero() {
@@ -126,7 +132,7 @@ func (c *checker) credentials() {
 	}
 }
 
-func (c *checker) certificates() {
+func (c checker) certificates() {
 	if c.Auth.CA == "" {
 		c.add("auth.ca", "the certificate of the authority that vouches for the gateway is missing")
 	}
@@ -152,7 +158,7 @@ func isPEM(text string) bool {
 	return strings.Contains(text, pemBegin) && !strings.HasPrefix(text, filePrefix)
 }
 
-func (c *checker) tunnel() {
+func (c checker) tunnel() {
 	if !slices.Contains([]LAN{LANPrivate, LANBlock}, c.Tunnel.LAN) {
 		c.add("tunnel.lan", "%.40q is neither %q nor %q", c.Tunnel.LAN, LANPrivate, LANBlock)
 	}
@@ -178,7 +184,7 @@ func (c *checker) tunnel() {
 	}
 }
 
-func (c *checker) timers() {
+func (c checker) timers() {
 	if j := c.Timers.Jitter; !(j >= 0 && j <= maxJitter) { // NaN too
 		c.add("timers.jitter", "%v is not between 0 and %v", j, maxJitter)
 	}

@@ -4,7 +4,8 @@
 //
 // It works with a desired state: Apply takes the whole of it, any number of times,
 // and makes the host match, whatever an earlier or crashed run has left behind. What
-// belongs to us is recognised by route protocol, rule protocol and table name.
+// belongs to us is recognised by route protocol, by rule protocol with its priority, and by
+// table name.
 //
 // # No clear text
 //
@@ -227,7 +228,7 @@ func (n *Network) guard(h *netlink.Handle, pools []netip.Prefix) error {
 	present := map[netip.Prefix]bool{}
 	err := eachRule(h, func(r netlink.Rule) error {
 		p := rtnl.PrefixOf(r.Dst)
-		if slices.Contains(pools, p) && !present[p] && r.Priority == rulePriority && r.Table == unix.RT_TABLE_MAIN {
+		if slices.Contains(pools, p) && !present[p] && r.Table == unix.RT_TABLE_MAIN {
 			present[p] = true
 			return nil
 		}
@@ -271,6 +272,8 @@ func eachRoute(h *netlink.Handle, f func(netlink.Route) error) error {
 	return errors.Join(errs...)
 }
 
+// eachRule calls f for our policy rules. The client marks its rules with the same
+// protocol, and may run on this machine too.
 func eachRule(h *netlink.Handle, f func(netlink.Rule) error) error {
 	var errs []error
 	for _, fam := range families() {
@@ -279,7 +282,7 @@ func eachRule(h *netlink.Handle, f func(netlink.Rule) error) error {
 			errs = append(errs, fmt.Errorf("list policy rules: %w", err))
 		}
 		for _, r := range found {
-			if r.Protocol == protocol {
+			if r.Protocol == protocol && r.Priority == rulePriority {
 				r.Family = fam
 				errs = append(errs, f(r))
 			}

@@ -287,6 +287,26 @@ func TestApplyAnyNumberOfTimes(t *testing.T) {
 	must(t, n.Remove()) // nothing left is no error
 }
 
+// A client of ours on the same machine marks its rules with the same protocol.
+func TestRulesOfAClientStay(t *testing.T) {
+	inOwnNamespace(t)
+	addTUN(t, "wfs9")
+	n := New(filepath.Join(t.TempDir(), "network.json"), slog.New(slog.DiscardHandler))
+	client := netlink.NewRule()
+	client.Family, client.Priority, client.Table, client.Protocol = unix.AF_INET, 75, 4711, protocol
+	must(t, netlink.RuleAdd(client))
+	for what, f := range map[string]func() error{
+		"Apply": func() error { return n.Apply(desired()) }, "Leave": n.Leave, "Remove": n.Remove,
+	} {
+		must(t, f())
+		rules, err := netlink.RuleList(unix.AF_INET)
+		must(t, err)
+		if !slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Table == client.Table && r.Priority == client.Priority }) {
+			t.Fatalf("%s has removed the client's rule; left are %v", what, rules)
+		}
+	}
+}
+
 // Nothing for a pool leaves by the uplink: not while the gateway runs, not after its
 // device has gone without a word, not after an orderly end, and not when a policy rule
 // of the administrator's chooses the uplink by source address.
