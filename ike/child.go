@@ -236,6 +236,7 @@ func (s *Session) removeNow(c *childSA) {
 	for _, o := range s.children {
 		if o.successor == c {
 			o.successor = nil // it may be rekeyed again
+			o.replaced = c.replaced
 		}
 	}
 	delete(s.engine.children, c.id)

@@ -167,6 +167,7 @@ func (sa *ikeSA) deletedByPeer(now time.Time) {
 	s := sa.session
 	if sa == s.sa {
 		if sa.settleForRival(now) {
+			sa.heir = nil
 			sa.lingerBy = now.Add(lingerTime)
 			return
 		}
@@ -175,6 +176,7 @@ func (sa *ikeSA) deletedByPeer(now time.Time) {
 	}
 	sa.requeueOnSuccessor(now)
 	sa.state = saDying
+	sa.heir = nil
 	sa.lingerBy = now.Add(lingerTime)
 }
 

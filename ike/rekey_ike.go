@@ -15,7 +15,8 @@ import (
 // the new SA whose exchange had the lowest of the four nonces is deleted by its
 // creator (§2.8.2).
 
-// retiredLife is how long a replaced IKE SA waits for the peer's Delete.
+// retiredLife is how long a replaced IKE SA waits for the peer's Delete; longer while the
+// peer may not have our answer to its rekey, since then it knows no other.
 const retiredLife = 30 * time.Second
 
 // maxRetired is how many replaced IKE SAs wait at most. A peer that goes on rekeying has
@@ -111,7 +112,7 @@ func (r *rekeyIKERequest) response(now time.Time, sa *ikeSA, x *Exchange) {
 			r.failed(now, sa, err.Error())
 			return
 		}
-		next := &ikeSA{session: s, role: Initiator, state: saUp, alg: alg,
+		next := &ikeSA{session: s, role: Initiator, state: saUp, known: true, alg: alg,
 			spii: r.spi, spir: spi}
 		n := nonces{r.ni, nr.Data}
 		if err := next.inherit(sa, secret, n); err != nil {
@@ -179,7 +180,17 @@ func (sa *ikeSA) retireWithDelete(now time.Time) {
 // awaitDelete leaves the Delete to the peer.
 func (sa *ikeSA) awaitDelete(now time.Time) {
 	sa.state = saDying
+	sa.heir = sa.session.sa
 	sa.lingerBy = now.Add(retiredLife)
+}
+
+// outlived is called when the time of an IKE SA that is out of use is over.
+func (sa *ikeSA) outlived(now time.Time) {
+	if sa.heir != nil && sa.heir == sa.session.sa && !sa.heir.known {
+		sa.lingerBy = now.Add(retiredLife)
+		return
+	}
+	sa.session.dropRetired(now, sa)
 }
 
 // adopt makes another IKE SA the session's; the one before is retired. Requests

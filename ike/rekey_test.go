@@ -408,3 +408,67 @@ func TestReplayedCapture(t *testing.T) {
 		t.Errorf("a replay changed the session: %+v, was %+v", after, before)
 	}
 }
+
+// TestAnswerToIKERekeyLostForLong: the answer to a rekey of the IKE SA does not arrive,
+// and nothing else does for minutes. The side that has asked knows the old IKE SA only.
+func TestAnswerToIKERekeyLostForLong(t *testing.T) {
+	for _, who := range []string{"client", "server"} {
+		t.Run(who, func(t *testing.T) {
+			cp, sp := clientPolicy(), serverPolicy()
+			cp.PeerTimeout, sp.PeerTimeout = time.Hour, time.Hour
+			l := connected(t, cp, sp)
+			p, id := l.client, l.id
+			if who == "server" {
+				p, id = l.server, l.serverInfo().ID
+			}
+			if err := p.engine.RekeyIKE(l.now, id); err != nil {
+				t.Fatal(err)
+			}
+			l.filter = func(d datagram) bool { return d.from == p && len(l.client.rekeyed)+len(l.server.rekeyed) == 0 }
+			l.advance(10 * time.Minute)
+			if len(p.rekeyed) != 0 || len(l.client.rekeyed)+len(l.server.rekeyed) != 1 {
+				t.Fatalf("rekeyed: %v %v", l.client.rekeyed, l.server.rekeyed)
+			}
+			l.filter = nil
+			l.advance(2 * time.Minute)
+			l.agree()
+			for _, p := range l.peers {
+				if len(p.engine.sas) != 1 {
+					t.Errorf("%s has %d IKE SAs", p.name, len(p.engine.sas))
+				}
+			}
+		})
+	}
+}
+
+// TestRekeyOfASuccessorBeforeTheDelete: the peer rekeys a Child SA, its Delete of the old
+// one is late, and we rekey the new one meanwhile. Nothing is lost.
+func TestRekeyOfASuccessorBeforeTheDelete(t *testing.T) {
+	l := connected(t, clientPolicy(), serverPolicy())
+	late := true
+	l.filter = func(d datagram) bool {
+		h, _ := message.ParseHeader(d.data)
+		return !late || d.from != l.client || !isRequest(d) || h.Exchange != message.Informational
+	}
+	if err := l.client.engine.RekeyChild(l.now, l.id, l.clientInfo().Children[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	l.run()
+	id := l.serverInfo().ID
+	next := l.serverInfo().Children[1].ID
+	l.server.engine.DataPathEvent(l.now, esp.Event{Kind: esp.FirstInbound, Child: next})
+	if err := l.server.engine.RekeyChild(l.now, id, next); err != nil {
+		t.Fatal(err)
+	}
+	l.advance(removalDelay + time.Millisecond)
+	if l.server.engine.sessions[id].child(next) != nil {
+		t.Fatal("the successor is still there")
+	}
+	late = false
+	l.advance(time.Minute)
+	l.agree()
+	l.carries()
+	if len(l.server.down)+len(l.client.down) != 0 || len(l.clientInfo().Children) != 1 {
+		t.Errorf("lost: %v %v", l.server.down, l.client.down)
+	}
+}

@@ -124,7 +124,7 @@ func (sa *ikeSA) deadline() time.Time {
 
 func (sa *ikeSA) tick(now time.Time) {
 	if !sa.lingerBy.IsZero() && !sa.lingerBy.After(now) {
-		sa.session.dropRetired(now, sa)
+		sa.outlived(now)
 		return
 	}
 	if !sa.retryAt.IsZero() && !sa.retryAt.After(now) {

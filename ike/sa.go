@@ -55,6 +55,8 @@ type ikeSA struct {
 	answer   [][]byte
 	busy     bool
 	lingerBy time.Time
+	known    bool   // the peer has this IKE SA, too: it has used it, or answered with it
+	heir     *ikeSA // what took this one's place by a rekey of the peer, which may not know
 
 	assembly assembly // fragments of the message being received
 
@@ -246,6 +248,7 @@ func (sa *ikeSA) heard(now time.Time, pair locator.Pair, h *message.Header) (fre
 	s := sa.session
 	if fresh = sa.awaits(h) || !h.Response() && h.MessageID == sa.expectID; fresh {
 		s.lastIn = now
+		sa.known = true
 		s.spare(false)
 		if s.provesPath(pair) {
 			s.pathIn = now
