@@ -47,7 +47,7 @@ func (o outcome) weight() int {
 		return 1
 	case o.silent:
 		return 2
-	case noAnswer(o.code):
+	case o.code.NoAnswer():
 		return 3
 	}
 	return 4

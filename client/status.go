@@ -110,7 +110,7 @@ type Traffic struct {
 }
 
 // NotifyTimeout stands in Problem.Notify when there was no answer at all.
-const NotifyTimeout = "TIMEOUT"
+const NotifyTimeout = reason.NotifyTimeout
 
 // Problem is something that went wrong, in codes for programs and words for people.
 type Problem struct {
@@ -154,25 +154,11 @@ func (f *failure) problem(now time.Time, generation uint64) *Problem {
 	if p.Hint == "" {
 		p.Hint = f.code.Hint()
 	}
-	r, _ := reason.Lookup(f.code)
-	switch {
-	case f.notify != 0:
+	p.Notify = f.code.NotifyName()
+	if f.notify != 0 {
 		p.Notify = f.notify.String()
-	case noAnswer(f.code):
-		p.Notify = NotifyTimeout
-	default:
-		p.Notify = r.Notify
 	}
 	return p
-}
-
-// noAnswer says whether a code means that nothing came back.
-func noAnswer(c reason.Code) bool {
-	switch c {
-	case reason.NoAnswer, reason.PeerDead, reason.Timeout, reason.UDPBlocked:
-		return true
-	}
-	return false
 }
 
 // permanent says whether a failure comes again until somebody changes credentials or

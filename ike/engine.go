@@ -414,21 +414,6 @@ func (e *Engine) Sessions() []SessionInfo {
 // Counts returns the number of half-open and of established sessions.
 func (e *Engine) Counts() (halfOpen, established int) { return e.nHalf, e.nUp }
 
-// random fills a new slice. A source that fails is fatal: no key or nonce may be
-// made without it.
-func (e *Engine) random(n int) []byte {
-	b := make([]byte, n)
-	if _, err := io.ReadFull(e.cfg.Rand, b); err != nil {
-		panic("ike: the source of randomness failed: " + err.Error())
-	}
-	return b
-}
-
-// randomFraction returns a number in [0, 1).
-func (e *Engine) randomFraction() float64 {
-	return float64(binary.BigEndian.Uint64(e.random(8))>>11) / (1 << 53)
-}
-
 // newSPI chooses an unused IKE SPI of this shard.
 func (e *Engine) newSPI() message.SPI {
 	for {

@@ -88,12 +88,5 @@ func notifyName(n message.NotifyType, why reason.Code) string {
 	if n != 0 {
 		return n.String()
 	}
-	if r, ok := reason.Lookup(why); ok && r.Notify != "" {
-		return r.Notify
-	}
-	switch why {
-	case reason.NoAnswer, reason.PeerDead, reason.Timeout:
-		return "TIMEOUT"
-	}
-	return ""
+	return why.NotifyName()
 }

@@ -76,15 +76,45 @@ func All() []Reason {
 	return all
 }
 
-// ByNotify returns the reason that an error notify of the peer stands for when
-// nothing more is known.
-func ByNotify(name string) (Reason, bool) {
+// byNotify finds a reason by the name of its notify: the first of the manual, since
+// that one is the most general.
+var byNotify = func() map[string]Reason {
+	m := map[string]Reason{}
 	for _, r := range All() {
-		if name != "" && r.Notify == name {
-			return r, true
+		if _, ok := m[r.Notify]; !ok && r.Notify != "" {
+			m[r.Notify] = r
 		}
 	}
-	return Reason{}, false
+	return m
+}()
+
+// ByNotify returns the reason that an error notify of the peer stands for when
+// nothing more is known. The name is that of RFC 7296 §3.10.1.
+func ByNotify(name string) (Reason, bool) {
+	r, ok := byNotify[name]
+	return r, ok
+}
+
+// NotifyTimeout stands in place of a notify's name when there was no answer at all.
+const NotifyTimeout = "TIMEOUT"
+
+// NotifyName is the name of the notify that goes with the code, NotifyTimeout if the
+// code says that nothing came back, and empty if neither is so.
+func (c Code) NotifyName() string {
+	if c.NoAnswer() {
+		return NotifyTimeout
+	}
+	r, _ := Lookup(c)
+	return r.Notify
+}
+
+// NoAnswer says whether the code means that nothing came back.
+func (c Code) NoAnswer() bool {
+	switch c {
+	case NoAnswer, PeerDead, Timeout, UDPBlocked:
+		return true
+	}
+	return false
 }
 
 // Title is the sentence that belongs to the code.

@@ -137,3 +137,30 @@ func TestByNotify(t *testing.T) {
 		t.Error("an empty notify has a reason")
 	}
 }
+
+// TestNotifies: names of notifies lead to reasons and back; where several reasons share a
+// notify, the most general one stands for it.
+func TestNotifies(t *testing.T) {
+	for _, r := range All() {
+		if r.Notify == "" {
+			continue
+		}
+		if got, ok := ByNotify(r.Notify); !ok || got.Code.NotifyName() != r.Notify {
+			t.Errorf("%s: %s leads to %s, %v", r.Code, r.Notify, got.Code, ok)
+		}
+	}
+	for name, want := range map[string]Code{
+		"AUTHENTICATION_FAILED": AuthFailed, "INTERNAL_ADDRESS_FAILURE": NoAddressAssigned,
+		"INVALID_SYNTAX": MalformedMessage, "INVALID_IKE_SPI": UnknownSPI, "INVALID_SPI": InvalidSPI,
+	} {
+		if r, _ := ByNotify(name); r.Code != want {
+			t.Errorf("%s leads to %s, want %s", name, r.Code, want)
+		}
+	}
+	if _, ok := ByNotify(""); ok {
+		t.Error("no notify leads to a reason")
+	}
+	if n := PeerDead.NotifyName(); n != NotifyTimeout {
+		t.Errorf("a dead peer has notify %q", n)
+	}
+}
