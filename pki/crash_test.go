@@ -128,7 +128,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}()
 	a := must[*Authority](t)(Create(filepath.Join(dir, "pki"), Options{Name: "Test CA"}))
-	must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{}))
+	alice := must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{})).Issued.Serial
 	before := must[[]byte](t)(os.ReadFile(a.path(indexFile)))
 
 	ballast := filepath.Join(dir, "ballast")
@@ -139,7 +139,7 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "make room") {
 		t.Errorf("issue: %v", err)
 	}
-	if _, err := a.Revoke("alice@example.test", KeyCompromise); !errors.Is(err, unix.ENOSPC) {
+	if _, err := a.Revoke(alice, KeyCompromise); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("revoke: %v", err)
 	}
 	if after := must[[]byte](t)(os.ReadFile(a.path(indexFile))); string(after) != string(before) {
@@ -148,7 +148,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Revoke("alice@example.test", KeyCompromise); err != nil {
+	if _, err := a.Revoke(alice, KeyCompromise); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 	if n := len(currentList(t, a).RevokedCertificateEntries); n != 1 {

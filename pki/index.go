@@ -93,20 +93,16 @@ func (a *Authority) writeIndex(ix *index) error {
 	return a.write(indexFile, append(data, '\n'))
 }
 
-// find returns the positions of the certificates with a serial number or a name.
-// A certificate's identities are names of it too.
-func (ix *index) find(what string) []int {
-	serial := strings.ToLower(strings.ReplaceAll(what, ":", ""))
-	var found []int
-	for i, c := range ix.Certificates {
-		if c.Serial == serial {
-			return []int{i}
-		}
-		if strings.EqualFold(c.Name, what) || slices.ContainsFunc(c.Identities, func(id string) bool { return strings.EqualFold(id, what) }) {
-			found = append(found, i)
+// find returns the certificate with a serial number, in hex as certificate viewers
+// show it, or nil. Names decide nothing here: several people may have similar ones.
+func (ix *index) find(serial string) *Certificate {
+	serial = strings.ToLower(strings.ReplaceAll(serial, ":", ""))
+	for i := range ix.Certificates {
+		if ix.Certificates[i].Serial == serial {
+			return &ix.Certificates[i]
 		}
 	}
-	return found
+	return nil
 }
 
 // List returns all certificates that were issued, the oldest first.

@@ -25,7 +25,7 @@ var oidIKEIntermediate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 8, 2, 2}
 
 // IssueOptions refine what is issued; the zero value is good.
 type IssueOptions struct {
-	// Name under which the certificate is listed and can be revoked; empty means the
+	// Name under which the certificate is listed; empty means the
 	// first name or identity in it.
 	Name string
 	// KeyType of the new key; empty means DefaultKeyType.

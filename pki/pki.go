@@ -42,7 +42,7 @@ var (
 	ErrNoAuthority = errors.New("there is no certificate authority")
 	// ErrExists: the directory holds an authority already.
 	ErrExists = errors.New("there is a certificate authority already")
-	// ErrNotFound: no certificate has this serial number or name.
+	// ErrNotFound: no certificate has this serial number.
 	ErrNotFound = errors.New("no such certificate")
 	// ErrRevoked: the certificate is revoked already.
 	ErrRevoked = errors.New("already revoked")

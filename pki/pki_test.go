@@ -359,11 +359,11 @@ func TestConcurrentChanges(t *testing.T) {
 			}
 			own.Now = a.Now
 			name := fmt.Sprintf("user%d@example.test", i)
-			if _, err := own.IssueClient(name, IssueOptions{}); err != nil {
+			b, err := own.IssueClient(name, IssueOptions{})
+			if err != nil {
 				t.Error(err)
-			}
-			if i%3 == 0 {
-				if _, err := own.Revoke(name, KeyCompromise); err != nil {
+			} else if i%3 == 0 {
+				if _, err := own.Revoke(b.Issued.Serial, KeyCompromise); err != nil {
 					t.Error(err)
 				}
 			}
@@ -403,10 +403,8 @@ func TestParseKeyType(t *testing.T) {
 
 func FuzzParseIndex(f *testing.F) {
 	a := newAuthority(f, Options{})
-	if _, err := a.IssueClient("alice@example.test", IssueOptions{}); err != nil {
-		f.Fatal(err)
-	}
-	if _, err := a.Revoke("alice@example.test", Superseded); err != nil {
+	alice := must[*Bundle](f)(a.IssueClient("alice@example.test", IssueOptions{}))
+	if _, err := a.Revoke(alice.Issued.Serial, Superseded); err != nil {
 		f.Fatal(err)
 	}
 	data, err := os.ReadFile(a.path(indexFile))

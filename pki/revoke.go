@@ -51,21 +51,20 @@ func ParseReason(s string) (Reason, error) {
 	return Reason(s), nil
 }
 
-// Revoke revokes the certificate with a serial number, or all certificates with a
-// name or identity that are not expired, and renews the revocation list. It returns
-// what it revoked.
-func (a *Authority) Revoke(what string, reason Reason) ([]Certificate, error) {
+// Revoke revokes the certificate with a serial number, as List has it, and renews the
+// revocation list. It returns what it revoked.
+func (a *Authority) Revoke(serial string, reason Reason) (*Certificate, error) {
 	reason, err := ParseReason(string(reason))
 	if err != nil {
-		return nil, fmt.Errorf("revoke %q: %w", what, err)
+		return nil, fmt.Errorf("revoke %q: %w", serial, err)
 	}
-	var revoked []Certificate
+	var revoked *Certificate
 	err = a.locked(func() error {
 		ix, err := a.readIndex()
 		if err != nil {
 			return err
 		}
-		found, err := ix.revoke(what, reason, a.Now())
+		c, err := ix.revoke(serial, reason, a.Now())
 		if errors.Is(err, ErrRevoked) {
 			// Perhaps by a command that could not finish.
 			return errors.Join(err, a.refreshCRL(ix))
@@ -73,7 +72,7 @@ func (a *Authority) Revoke(what string, reason Reason) ([]Certificate, error) {
 		if err != nil {
 			return err
 		}
-		revoked = found
+		revoked = c
 		key, err := a.key()
 		if err != nil {
 			return err
@@ -81,30 +80,22 @@ func (a *Authority) Revoke(what string, reason Reason) ([]Certificate, error) {
 		return a.updateCRL(ix, key)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("revoke %q: %w", what, err)
+		return nil, fmt.Errorf("revoke %q: %w", serial, err)
 	}
 	return revoked, nil
 }
 
-func (ix *index) revoke(what string, reason Reason, now time.Time) ([]Certificate, error) {
-	found := ix.find(what)
-	if len(found) == 0 {
+func (ix *index) revoke(serial string, reason Reason, now time.Time) (*Certificate, error) {
+	c := ix.find(serial)
+	switch {
+	case c == nil:
 		return nil, ErrNotFound
-	}
-	at := now.UTC().Truncate(time.Second)
-	var revoked []Certificate
-	for _, i := range found {
-		c := &ix.Certificates[i]
-		if c.Revoked() || len(found) > 1 && at.After(c.NotAfter) {
-			continue
-		}
-		c.RevokedAt, c.Reason = &at, reason
-		revoked = append(revoked, *c)
-	}
-	if len(revoked) == 0 {
+	case c.Revoked():
 		return nil, ErrRevoked
 	}
-	return revoked, nil
+	at := now.UTC().Truncate(time.Second)
+	c.RevokedAt, c.Reason = &at, reason
+	return c, nil
 }
 
 // CRL is the current revocation list in PEM. It makes a new one when the one at

@@ -30,14 +30,15 @@ func writeFiles(t *testing.T, kind KeyType) func(name string) string {
 	dir := t.TempDir()
 	a := newAuthority(t, Options{Name: "Example VPN", Organization: "Example", KeyType: kind, Now: time.Now})
 	o := IssueOptions{KeyType: kind}
+	bob := must[*Bundle](t)(a.IssueClient("bob@example.test", o))
 	files := map[string][]byte{
 		"ca":      a.CertificatePEM(),
 		"server":  must[*Bundle](t)(a.IssueServer([]string{"vpn.example.test"}, []netip.Addr{netip.MustParseAddr("192.0.2.1")}, o)).Cert,
 		"client":  must[*Bundle](t)(a.IssueClient("alice@example.test", o)).Cert,
-		"revoked": must[*Bundle](t)(a.IssueClient("bob@example.test", o)).Cert,
+		"revoked": bob.Cert,
 		"key":     must[*Bundle](t)(a.IssueClient("carol@example.test", o)).Key,
 	}
-	must[[]Certificate](t)(a.Revoke("bob@example.test", KeyCompromise))
+	must[*Certificate](t)(a.Revoke(bob.Issued.Serial, KeyCompromise))
 	files["crl"] = must[[]byte](t)(a.CRL())
 	files["ca+crl"] = append(bytes.Clone(files["ca"]), files["crl"]...)
 	path := func(name string) string { return filepath.Join(dir, name+".pem") }
@@ -84,7 +85,7 @@ func TestOpenSSLReasons(t *testing.T) {
 		CessationOfOperation: "Cessation Of Operation", Unspecified: "",
 	} {
 		b := must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{}))
-		must[[]Certificate](t)(a.Revoke(b.Issued.Serial, reason))
+		must[*Certificate](t)(a.Revoke(b.Issued.Serial, reason))
 		path := filepath.Join(t.TempDir(), "crl.pem")
 		if err := os.WriteFile(path, must[[]byte](t)(a.CRL()), 0o600); err != nil {
 			t.Fatal(err)

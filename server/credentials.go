@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
-	"github.com/wayfarer-vpn/wayfarer/internal/config"
 )
 
 // maxPEM is the largest certificate, key or CRL file that is read.
@@ -158,12 +157,16 @@ func (l *loader) loadKeys() *keyring {
 			l.problems.Add(key+".id", "%v", err)
 		}
 	}
-	users, err := LoadKeyUsers(l.Config.StateDir)
+	users, err := loadKeyUsers(l.Config.StateDir)
 	if err != nil {
 		l.problems.Add("state_dir", "pre-shared keys of users: %v", err)
 	}
 	for _, u := range users {
-		if err := k.add(u.ID, u.Secret); err != nil {
+		_, err := userIdentity(u.ID)
+		if err == nil {
+			err = k.add(u.ID, u.Secret)
+		}
+		if err != nil {
 			l.warn("the pre-shared key of user %s is not used: %v", u.Name, err)
 		}
 	}
@@ -279,12 +282,4 @@ func newTrust(crls []*x509.RevocationList) trust {
 		}
 	}
 	return t
-}
-
-// KeyUser is a user with a pre-shared key that the command line has added.
-type KeyUser struct {
-	Name   string        `toml:"name"`
-	ID     string        `toml:"id"`
-	Secret config.Secret `toml:"secret"`
-	Added  time.Time     `toml:"added"`
 }

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -133,7 +131,7 @@ func (a *Admin) replaceUser(p *profile.Profile, o UserOptions) (*User, error) {
 		if u.Kind == SharedKeyUser && o.SharedKey {
 			continue // replaced in one step
 		}
-		if err := a.endCredentials(u, u.serial, pki.Superseded); err != nil {
+		if err := a.endCredentials(u, pki.Superseded); err != nil {
 			return nil, err
 		}
 	}
@@ -149,11 +147,30 @@ func (a *Admin) identityFor(name string) string {
 	return name + "@" + a.Config.Name
 }
 
+// userIdentity reads the identity of a user: one, and no pattern, neither as it is
+// written nor as it will be kept. A key for a pattern would open every identity.
+func userIdentity(text string) (auth.Identity, error) {
+	id, err := auth.ParseIdentity(text)
+	if err != nil {
+		return id, err
+	}
+	for _, s := range []string{text, id.String()} {
+		p, err := auth.ParsePattern(s)
+		if err != nil {
+			return id, err
+		}
+		if exact, ok := p.Exact(); !ok || !exact.Equal(id) {
+			return id, fmt.Errorf("%q is a pattern: a user has one identity", s)
+		}
+	}
+	return id, nil
+}
+
 // admitted checks that the daemon will let the identity in.
 func (a *Admin) admitted(identity string) error {
-	id, err := auth.ParseIdentity(identity)
+	id, err := userIdentity(identity)
 	if err != nil {
-		return reason.Wrap(reason.InvalidRequest, err)
+		return reason.Wrap(reason.InvalidRequest, fmt.Errorf("identity: %w", err))
 	}
 	for _, text := range a.Config.Auth.RemoteID {
 		if p, err := auth.ParsePattern(text); err == nil && p.Match(id) {
@@ -207,35 +224,6 @@ func (a *Admin) issueCertificate(p *profile.Profile, o UserOptions) (undo func()
 		_, err := authority.Revoke(b.Issued.Serial, pki.CessationOfOperation)
 		return err
 	}, nil
-}
-
-// secretOctets is the length of a generated key: as strong as the strongest PRF.
-const secretOctets = 32
-
-// issueKey puts a new pre-shared key into a profile, and into the file that the daemon
-// reads in place of the user's old one. undo brings that back.
-func (a *Admin) issueKey(p *profile.Profile, o UserOptions) (undo func() error, err error) {
-	before, err := LoadKeyUsers(a.Config.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	random := make([]byte, secretOctets)
-	if _, err := rand.Read(random); err != nil {
-		return nil, err
-	}
-	defer clear(random)
-	secret := base64.RawURLEncoding.AppendEncode(nil, random)
-	id, err := auth.ParseIdentity(o.Identity)
-	if err != nil {
-		return nil, reason.Wrap(reason.InvalidRequest, err)
-	}
-	users := slices.DeleteFunc(slices.Clone(before), func(k KeyUser) bool { return k.Name == p.Name })
-	users = append(users, KeyUser{Name: p.Name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
-	if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
-		return nil, err
-	}
-	p.Auth = profile.Auth{Method: profile.PSK, PSK: config.NewSecret(slices.Clone(secret))}
-	return func() error { return saveKeyUsers(a.Config.StateDir, before) }, nil
 }
 
 // newProfile is a client's profile without credentials.
@@ -307,7 +295,7 @@ func (a *Admin) Users() ([]User, error) {
 	} else if a.Config.Auth.Certificate == "" && len(a.Config.Auth.CA) == 0 && !errors.Is(err, pki.ErrNoAuthority) {
 		return nil, err
 	}
-	keyUsers, err := LoadKeyUsers(a.Config.StateDir)
+	keyUsers, err := loadKeyUsers(a.Config.StateDir)
 	if err != nil {
 		return nil, err
 	}
@@ -342,54 +330,61 @@ func (a *Admin) certificateUser(c pki.Certificate) User {
 	return u
 }
 
-// find returns the active user of a name or an identity.
-func (a *Admin) find(name string) (User, error) {
-	users, err := a.Users()
+// find returns the active credentials of a user: of that name or, if nobody has ever
+// had it, of that identity.
+func (a *Admin) find(who string) ([]User, error) {
+	all, err := a.Users()
 	if err != nil {
-		return User{}, err
+		return nil, err
 	}
-	known := ""
-	for _, u := range users {
-		if u.Name != name && u.Identity != name {
-			continue
+	found := matching(all, func(u User) bool { return u.Name == who })
+	if len(found) == 0 {
+		found = matching(all, func(u User) bool { return sameIdentity(u.Identity, who) })
+	}
+	if len(found) == 0 {
+		return nil, reason.New(reason.NotFound, "user %s; vpn-server user list shows all", who)
+	}
+	active := matching(found, func(u User) bool { return u.State == UserActive })
+	if len(active) == 0 {
+		return nil, reason.New(reason.NotFound, "user %s is %s", found[0].Name, found[0].State)
+	}
+	for _, u := range active {
+		if u.Name != active[0].Name {
+			return nil, reason.New(reason.InvalidRequest, "%s and %s have the identity %s: say which of them, by name", active[0].Name, u.Name, who)
 		}
-		if u.State == UserActive {
-			return u, nil
-		}
-		known = u.State
 	}
-	if known != "" {
-		return User{}, reason.New(reason.NotFound, "user %s is %s", name, known)
-	}
-	return User{}, reason.New(reason.NotFound, "user %s; vpn-server user list shows all", name)
+	return active, nil
 }
 
-// EndUser ends a user's access: the certificate is revoked, or the shared key
-// forgotten, and the profile removed.
-func (a *Admin) EndUser(name string, why pki.Reason) (User, error) {
+func matching(all []User, ok func(User) bool) []User {
+	return slices.DeleteFunc(slices.Clone(all), func(u User) bool { return !ok(u) })
+}
+
+// EndUser ends the access of a user, who is named as find says: certificates are
+// revoked, the shared key is forgotten, and the profile removed.
+func (a *Admin) EndUser(who string, why pki.Reason) (User, error) {
 	var u User
-	err := a.locked(func() (err error) {
-		if u, err = a.find(name); err != nil {
+	err := a.locked(func() error {
+		active, err := a.find(who)
+		if err != nil {
 			return err
 		}
-		return a.end(u, why)
+		u = active[0]
+		for _, credentials := range active {
+			if err := a.endCredentials(credentials, why); err != nil {
+				return err
+			}
+		}
+		return a.forgetProfile(u.Name)
 	})
 	return u, err
 }
 
-// end ends an active user, with all credentials of that name. The lock is held.
-func (a *Admin) end(u User, why pki.Reason) error {
-	if err := a.endCredentials(u, u.Name, why); err != nil {
-		return err
-	}
-	return a.forgetProfile(u.Name)
-}
-
-// endCredentials forgets a user's shared key, or revokes certificates: the one with a
-// serial number, or all of a name.
-func (a *Admin) endCredentials(u User, certificates string, why pki.Reason) error {
+// endCredentials forgets a user's shared key, or revokes his certificate. The lock is
+// held.
+func (a *Admin) endCredentials(u User, why pki.Reason) error {
 	if u.Kind == SharedKeyUser {
-		users, err := LoadKeyUsers(a.Config.StateDir)
+		users, err := loadKeyUsers(a.Config.StateDir)
 		if err != nil {
 			return err
 		}
@@ -400,7 +395,7 @@ func (a *Admin) endCredentials(u User, certificates string, why pki.Reason) erro
 	if err != nil {
 		return err
 	}
-	_, err = p.Revoke(certificates, why)
+	_, err = p.Revoke(u.serial, why)
 	return err
 }
 
@@ -412,11 +407,12 @@ func (a *Admin) forgetProfile(name string) error {
 }
 
 // Profile returns the profile of an active user.
-func (a *Admin) Profile(name string) ([]byte, error) {
-	u, err := a.find(name)
+func (a *Admin) Profile(who string) ([]byte, error) {
+	active, err := a.find(who)
 	if err != nil {
 		return nil, err
 	}
+	u := active[0]
 	data, err := os.ReadFile(a.profilePath(u.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, reason.New(reason.NotFound, "the profile of %s is not kept here any more: vpn-server user add --replace %s makes a new one", u.Name, u.Name)
@@ -426,43 +422,12 @@ func (a *Admin) Profile(name string) ([]byte, error) {
 
 // ForgetProfile removes the kept profile of a user, which holds the private key, once
 // it has been handed out. The user stays.
-func (a *Admin) ForgetProfile(name string) error {
-	u, err := a.find(name)
+func (a *Admin) ForgetProfile(who string) error {
+	active, err := a.find(who)
 	if err != nil {
 		return err
 	}
-	return a.forgetProfile(u.Name)
-}
-
-// keyUserFile is the file of users with pre-shared keys.
-type keyUserFile struct {
-	Users []KeyUser `toml:"user"`
-}
-
-// LoadKeyUsers reads the users with pre-shared keys of a state directory.
-func LoadKeyUsers(stateDir string) ([]KeyUser, error) {
-	var f keyUserFile
-	err := config.DecodeFile(filepath.Join(stateDir, keyUsersFile), &f)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return f.Users, err
-}
-
-// saveKeyUsers replaces the file of users with pre-shared keys.
-func saveKeyUsers(stateDir string, users []KeyUser) error {
-	var b []byte
-	b = append(b, "# Users with pre-shared keys, kept by \"vpn-server user\".\n"...)
-	for _, u := range users {
-		for _, s := range []string{u.ID, string(u.Secret.Bytes())} {
-			if strings.ContainsAny(s, "\"\\") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-				return reason.New(reason.InvalidRequest, "the identity or key of %s holds characters that cannot be kept: quotes, backslashes or control characters", u.Name)
-			}
-		}
-		b = fmt.Appendf(b, "\n[[user]]\nname = \"%s\"\nid = \"%s\"\nsecret = \"%s\"\nadded = %s\n", u.Name, u.ID, u.Secret.Bytes(), u.Added.UTC().Format(time.RFC3339))
-	}
-	defer clear(b)
-	return atomicfile.WriteFile(filepath.Join(stateDir, keyUsersFile), b, 0o600)
+	return a.forgetProfile(active[0].Name)
 }
 
 // locked runs f while no other command changes users.

@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/pki"
@@ -173,6 +175,14 @@ func TestUsersThatCannotBe(t *testing.T) {
 		"carol": {SharedKey: true, Lifetime: time.Hour},
 		"dave":  {Identity: "dave\n@vpn.example.test"},
 		"erin":  {Identity: "er\"in@vpn.example.test", SharedKey: true},
+		// A key for one of these would open the identities of others.
+		"all":    {Identity: "*", SharedKey: true},
+		"any":    {Identity: "%any", SharedKey: true},
+		"domain": {Identity: "*@vpn.example.test", SharedKey: true},
+		"email":  {Identity: "email:*@vpn.example.test", SharedKey: true},
+		"below":  {Identity: "*.vpn.example.test", SharedKey: true},
+		"dn":     {Identity: "CN=*,O=Example", SharedKey: true},
+		"client": {Identity: "*@vpn.example.test"},
 	} {
 		if u, err := a.AddUser(name, o); reason.Of(err) != reason.InvalidRequest {
 			t.Errorf("%q %+v: %+v, %v", name, o, u, err)
@@ -183,6 +193,97 @@ func TestUsersThatCannotBe(t *testing.T) {
 	}
 	if _, err := a.EndUser("nobody", pki.Unspecified); reason.Of(err) != reason.NotFound {
 		t.Error(err)
+	}
+}
+
+// Ending a user ends that user: nobody whose name or identity looks like it, and not
+// the gateway.
+func TestEndingAUserEndsNobodyElse(t *testing.T) {
+	a := newAdmin(t)
+	for _, u := range []struct {
+		name, id string
+		psk      bool
+	}{
+		{"Alice", "", false}, {"alice", "second-alice@vpn.example.test", false},
+		{"carol", "dave", false}, {"dave", "", false}, {"aaa", "bob", true}, {"bob", "", true},
+		{"vpn.example.test", "x@example.test", false},
+	} {
+		if _, err := a.AddUser(u.name, UserOptions{Identity: u.id, SharedKey: u.psk}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"dave", "bob"} {
+		if p, err := profile.Parse(name, []byte(mustProfile(t, a, name))); err != nil || p.Name != name {
+			t.Errorf("the profile of %s is that of %s: %v", name, p.Name, err)
+		}
+	}
+	ended := []string{"Alice", "dave", "bob", "vpn.example.test"}
+	for _, name := range ended {
+		if u, err := a.EndUser(name, pki.CessationOfOperation); err != nil || u.Name != name {
+			t.Errorf("remove %s has ended %s: %v", name, u.Name, err)
+		}
+	}
+	list, err := a.Users()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range list {
+		if (u.State == UserActive) == slices.Contains(ended, u.Name) {
+			t.Errorf("%s is %s", u.Name, u.State)
+		}
+	}
+	certificates, err := a.Certificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range certificates {
+		if c.Kind == pki.KindServer && c.Revoked() {
+			t.Error("the gateway's own certificate is revoked")
+		}
+	}
+	// A name that somebody has had stays his: the command once more ends nobody.
+	if u, err := a.EndUser("dave", pki.CessationOfOperation); reason.Of(err) != reason.NotFound {
+		t.Errorf("remove dave, again: %+v, %v", u, err)
+	}
+	if u, err := a.EndUser("BOB", pki.CessationOfOperation); err != nil || u.Name != "aaa" {
+		t.Errorf("by the identity: %+v, %v", u, err)
+	}
+}
+
+// Two users cannot have one identity, however it is written, and whatever proves it.
+func TestOneIdentityOneUser(t *testing.T) {
+	a := newAdmin(t)
+	a.Config.PSK = []PSKConfig{{ID: "Printer@vpn.example.test", Secret: config.NewSecret([]byte("secret"))}}
+	for name, o := range map[string]UserOptions{"eve": {SharedKey: true}, "mallory": {}} {
+		if _, err := a.AddUser(name, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, id := range []string{"Eve@VPN.example.test", "email:eve@vpn.example.test", "MALLORY@vpn.example.test", "email:mallory@vpn.example.test"} {
+		for _, psk := range []bool{true, false} {
+			if _, err := a.AddUser(fmt.Sprint("user", i), UserOptions{Identity: id, SharedKey: psk}); reason.Of(err) != reason.AlreadyExists {
+				t.Errorf("%s, psk %v: %v", id, psk, err)
+			}
+		}
+	}
+	if _, err := a.AddUser("printer", UserOptions{SharedKey: true}); reason.Of(err) != reason.AlreadyExists || !strings.Contains(err.Error(), "[[psk]]") {
+		t.Errorf("an identity with a key in the configuration: %v", err)
+	}
+}
+
+// Keys of users that a former version kept for patterns open nothing.
+func TestKeptKeyForAPattern(t *testing.T) {
+	a := newAdmin(t)
+	if err := saveKeyUsers(a.Config.StateDir, []KeyUser{{Name: "all", ID: "*", Secret: config.NewSecret([]byte("secret"))}}); err != nil {
+		t.Fatal(err)
+	}
+	s := mustLoad(t, a)
+	id, _ := auth.ParseIdentity("anybody@vpn.example.test")
+	if _, err := s.Policy.Remote.SharedKey(id); err == nil {
+		t.Error("the key is good for anybody")
+	}
+	if !strings.Contains(strings.Join(s.Warnings, "\n"), "user all") {
+		t.Errorf("warnings %q", s.Warnings)
 	}
 }
 

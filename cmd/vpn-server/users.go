@@ -139,7 +139,7 @@ func userEndCommand(name, usage string, why pki.Reason) *urfave.Command {
 		Name:      name,
 		Usage:     usage,
 		ArgsUsage: "NAME",
-		Description: cli.Describe("The certificate is revoked, or the pre-shared key forgotten; a running gateway ends the user's sessions at once.",
+		Description: cli.Describe("The certificate is revoked, or the pre-shared key forgotten; a running gateway ends the user's sessions at once. If nobody is called so, NAME may be the user's identity.",
 			cli.Example{Command: "vpn-server user " + name + " alice"}),
 		Action: func(c *urfave.Context) error {
 			args, err := cli.Args(c, "NAME")
