@@ -111,6 +111,14 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
+func TestRunWithAnInvalidConfiguration(t *testing.T) {
+	p := newPlace(t)
+	p.expect(p.run("run", "more"), cli.ExitUsage, "", "unexpected argument")
+	p.write("client.toml", "zebra = 1\n")
+	p.expect(p.run("run"), cli.ExitConfig, "", `unknown key "zebra"`)
+	p.expect(p.run("status"), cli.ExitUsage, "", `unknown key "zebra"`)
+}
+
 func TestWithoutDaemon(t *testing.T) {
 	p := newPlace(t)
 	p.expect(p.run("status"), cli.ExitNotRunning, "", "is it running?")

@@ -16,7 +16,7 @@ func runCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "run",
 		Usage: "run the daemon in the foreground",
-		Description: cli.Describe("SIGTERM and SIGINT end it, and give this machine its own network back. SIGHUP reads the log level again. It tells systemd when it is ready and serves its watchdog.",
+		Description: cli.Describe("SIGTERM and SIGINT end it, and give this machine its own network back. SIGHUP reads the log level again. It tells systemd when it is ready and serves its watchdog. The exit code is 78 when the configuration is invalid: trying again does not help then.",
 			cli.Example{Command: "vpn-client run", Does: "With the default configuration"},
 			cli.Example{Command: "vpn-client --config ./client.toml run", Does: "With another one"}),
 		Action: func(c *urfave.Context) error {
@@ -31,9 +31,9 @@ func runCommand() *urfave.Command {
 func runDaemon(c *urfave.Context) error {
 	cfg, warnings, err := loadConfig(c)
 	if err != nil {
-		return err
+		return cli.Unstartable(err)
 	}
-	return serve(c, cfg, warnings)
+	return cli.Unstartable(serve(c, cfg, warnings))
 }
 
 // upInForeground runs a daemon for one profile, until interrupted.

@@ -158,11 +158,11 @@ func TestCheckTellsEverything(t *testing.T) {
 		t.Errorf("%d\n%s\n%s", code, stdout, stderr)
 	}
 	_, stderr, code = vpnServer(t, "--config", file)
-	if code != cli.ExitUsage || !strings.Contains(stderr, `unknown key "zebra"`) {
+	if code != cli.ExitConfig || !strings.Contains(stderr, `unknown key "zebra"`) {
 		t.Errorf("run: %d %s", code, stderr)
 	}
 	_, stderr, code = vpnServer(t, "run", "--config", file+".missing")
-	if code != cli.ExitUsage || !strings.Contains(stderr, "vpn-server init") {
+	if code != cli.ExitConfig || !strings.Contains(stderr, "vpn-server init") {
 		t.Errorf("run without configuration: %d %s", code, stderr)
 	}
 }

@@ -25,7 +25,7 @@ func runCommand() *urfave.Command {
 		Name:  "run",
 		Usage: "run the gateway in the foreground",
 		Description: cli.Describe("SIGTERM and SIGINT end it: clients are told, and what it has installed is removed, except for the routes that keep packets for clients from leaving in clear. "+
-			"SIGHUP reads the configuration again. It tells systemd when it is ready and serves its watchdog.",
+			"SIGHUP reads the configuration again. It tells systemd when it is ready and serves its watchdog. The exit code is 78 when the configuration is invalid: trying again does not help then.",
 			cli.Example{Command: "vpn-server run", Does: "Run with the default configuration"},
 			cli.Example{Command: "vpn-server run --config ./server.toml", Does: "Run with another one"}),
 		Action: func(c *urfave.Context) error {
@@ -40,14 +40,14 @@ func runCommand() *urfave.Command {
 func run(c *urfave.Context) error {
 	settings, err := server.Load(c.String(flagConfig), time.Now())
 	if err != nil {
-		return configError(c, err)
+		return cli.Unstartable(configError(c, err))
 	}
 	collectEarly()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	d := &server.Daemon{Settings: settings, Version: cli.Version(), Output: os.Stderr, Reload: hangup}
-	return explainRun(d.Run(c.Context))
+	return cli.Unstartable(explainRun(d.Run(c.Context)))
 }
 
 // gcPercent is how much garbage may lie about beside what is in use, in percent of it.

@@ -164,6 +164,11 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("x: %w", context.DeadlineExceeded), ExitTimeout},
 		{fs.ErrPermission, ExitPermission},
 		{urfave.Exit("x", 9), 9},
+		{Unstartable(nil), ExitOK},
+		{Unstartable(Exitf(ExitUsage, "x")), ExitConfig},
+		{Unstartable(config.Decode("x", []byte("a"), &struct{}{})), ExitConfig},
+		{Unstartable(reason.New(reason.ConfigInvalid, "x")), ExitConfig},
+		{Unstartable(fs.ErrPermission), ExitPermission},
 	} {
 		if got := ExitCode(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)

@@ -24,6 +24,7 @@ const (
 	ExitTimeout      = 5   // the other side, or the daemon, did not answer in time
 	ExitPermission   = 6   // the permission is missing
 	ExitNotFound     = 7   // there is no such user, session, profile
+	ExitConfig       = 78  // a daemon did not start: its configuration is invalid
 	ExitInterrupted  = 130 // ended by a signal, as shells count
 )
 
@@ -40,6 +41,7 @@ var exitCodes = []struct {
 	{ExitTimeout, "The other side, or the daemon, did not answer in time."},
 	{ExitPermission, "The permission is missing."},
 	{ExitNotFound, "There is no such user, session or profile."},
+	{ExitConfig, "The daemon did not start: its configuration is invalid."},
 	{ExitInterrupted, "Ended by a signal."},
 }
 
@@ -78,6 +80,17 @@ func Exitf(code int, format string, args ...any) *Error {
 
 // Usagef makes an error about the way the command was called.
 func Usagef(format string, args ...any) *Error { return Exitf(ExitUsage, format, args...) }
+
+// Unstartable gives the error of a daemon the code that keeps the service manager from
+// trying again (RestartPreventExitStatus=) where that cannot help: for a configuration
+// that is invalid. It is not ExitUsage: Go ends a program that panics with 2, and that one
+// is to be started again. The number is EX_CONFIG of sysexits.h.
+func Unstartable(err error) error {
+	if ExitCode(err) != ExitUsage {
+		return err
+	}
+	return &Error{Code: ExitConfig, Err: err, Hint: hintOf(err)}
+}
 
 // ExitCode is the exit code for an error.
 func ExitCode(err error) int {

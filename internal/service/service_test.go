@@ -158,8 +158,7 @@ func TestWatchdog(t *testing.T) {
 }
 
 // TestUnits: the units ask for the watchdog, and let systemd start a daemon anew that
-// has panicked or got stuck. Go ends both with status 2, unless it is told to end by a
-// signal, and 2 is what an invalid configuration gives.
+// has panicked or got stuck, which Go ends with status 2 or, as here, by a signal.
 func TestUnits(t *testing.T) {
 	units, err := filepath.Glob("../../packaging/*/*.service")
 	if err != nil || len(units) != 2 {
