@@ -48,6 +48,8 @@ var (
 	ErrRevoked = errors.New("already revoked")
 	// ErrInvalid: a name, lifetime or key that cannot be in a certificate.
 	ErrInvalid = errors.New("not possible in a certificate")
+	// ErrNotRenewed: there is no newer revocation list; the one at hand is complete.
+	ErrNotRenewed = errors.New("the revocation list cannot be renewed")
 	// ErrBusy: another process is changing the authority.
 	ErrBusy = errors.New("the certificate authority is in use")
 )

@@ -99,12 +99,13 @@ func (ix *index) revoke(serial string, reason Reason, now time.Time) (*Certifica
 }
 
 // CRL is the current revocation list in PEM. It makes a new one when the one at
-// hand is half-way to its end or behind the index.
+// hand is half-way to its end or behind the index. If that fails, it returns the list
+// at hand with an error that is ErrNotRenewed, as long as it names all that is revoked.
 func (a *Authority) CRL() ([]byte, error) {
 	ix, err := a.readIndex()
 	if err == nil {
-		if data, ok := a.currentCRL(ix); ok {
-			return data, nil
+		if list := a.crlAtHand(); list.current(ix, a.Now()) {
+			return list.pem, nil
 		}
 		err = a.locked(func() error {
 			// Another process may have been faster.
@@ -115,7 +116,7 @@ func (a *Authority) CRL() ([]byte, error) {
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("revocation list: %w", err)
+		return a.notRenewed(err)
 	}
 	data, err := os.ReadFile(a.path(crlFile))
 	if err != nil {
@@ -124,9 +125,23 @@ func (a *Authority) CRL() ([]byte, error) {
 	return data, nil
 }
 
+// notRenewed is the list at hand, if it is good enough, and why there is no newer one.
+func (a *Authority) notRenewed(why error) ([]byte, error) {
+	ix, err := a.readIndex() // another process may have revoked something meanwhile
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", why)
+	}
+	list := a.crlAtHand()
+	if !list.complete(ix) {
+		return nil, fmt.Errorf("revocation list: %w", why)
+	}
+	return list.pem, fmt.Errorf("%w, the one of %s is used, which is good until %s: %w", ErrNotRenewed,
+		list.crl.ThisUpdate.Format(time.DateTime), list.crl.NextUpdate.Format(time.DateTime), why)
+}
+
 // refreshCRL makes a new list if there is need to. It runs under the lock.
 func (a *Authority) refreshCRL(ix *index) error {
-	if _, ok := a.currentCRL(ix); ok {
+	if a.crlAtHand().current(ix, a.Now()) {
 		return nil
 	}
 	key, err := a.key()
@@ -136,22 +151,44 @@ func (a *Authority) refreshCRL(ix *index) error {
 	return a.updateCRL(ix, key)
 }
 
-// currentCRL is the list in the file, if it is good for a while.
-func (a *Authority) currentCRL(ix *index) ([]byte, bool) {
+// revocationList is a list that the authority has signed; the zero value is none.
+type revocationList struct {
+	pem []byte
+	crl *x509.RevocationList
+}
+
+// crlAtHand is the list in the file.
+func (a *Authority) crlAtHand() revocationList {
 	data, err := os.ReadFile(a.path(crlFile))
 	if err != nil {
-		return nil, false
+		return revocationList{}
 	}
 	lists, err := auth.LoadCRLPEM(data)
 	if err != nil || len(lists) != 1 || lists[0].CheckSignatureFrom(a.cert) != nil {
-		return nil, false
+		return revocationList{}
 	}
-	crl, now := lists[0], a.Now()
-	if crl.Number == nil || crl.Number.Cmp(big.NewInt(ix.CRLNumber)) != 0 {
-		return nil, false
+	return revocationList{pem: data, crl: lists[0]}
+}
+
+// current says whether a list is the last one, and good for a while.
+func (l revocationList) current(ix *index, now time.Time) bool {
+	if l.crl == nil || l.crl.Number == nil || l.crl.Number.Cmp(big.NewInt(ix.CRLNumber)) != 0 {
+		return false
 	}
-	fresh := !now.Before(crl.ThisUpdate) && crl.NextUpdate.Sub(now) > CRLLifetime/2
-	return data, fresh
+	return !now.Before(l.crl.ThisUpdate) && l.crl.NextUpdate.Sub(now) > CRLLifetime/2
+}
+
+// complete says whether a list names all that is revoked: it may be older than the
+// last one that was to be made, but it lets nobody in.
+func (l revocationList) complete(ix *index) bool {
+	if l.crl == nil {
+		return false
+	}
+	named := map[string]bool{}
+	for _, e := range l.crl.RevokedCertificateEntries {
+		named[serialString(e.SerialNumber)] = true
+	}
+	return !slices.ContainsFunc(ix.Certificates, func(c Certificate) bool { return c.Revoked() && !named[c.Serial] })
 }
 
 // updateCRL signs a new list for an index, which it writes first: a crash between
@@ -178,9 +215,9 @@ func signCRL(ix *index, cert *x509.Certificate, key crypto.Signer, now time.Time
 		NextUpdate: from.Add(backdate + CRLLifetime),
 	}
 	for _, c := range ix.Certificates {
-		// Expired certificates are refused anyway; they may leave the list after one
-		// more issue (RFC 5280 §3.3).
-		if !c.Revoked() || now.Sub(c.NotAfter) > CRLLifetime {
+		// Expired ones, too, although they might leave the list (RFC 5280 §3.3): whether
+		// they have expired is a question to a clock, which may be wrong.
+		if !c.Revoked() {
 			continue
 		}
 		serial, err := parseSerial(c.Serial)

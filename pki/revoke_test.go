@@ -1,11 +1,14 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -100,13 +103,59 @@ func TestCRLIsRenewed(t *testing.T) {
 	if third.Number.Cmp(second.Number) <= 0 || now.Before(third.ThisUpdate) {
 		t.Errorf("number %v, from %v", third.Number, third.ThisUpdate)
 	}
-	// Long after the certificate has expired it leaves the list.
-	now = testNow.Add(40*day + CRLLifetime)
-	if n := len(currentList(t, a).RevokedCertificateEntries); n != 0 {
+	// A clock that was far ahead, so that all certificates have expired: when it is
+	// right again, or behind, they are still revoked.
+	now = testNow.Add(3000 * day)
+	if n := len(currentList(t, a).RevokedCertificateEntries); n != 1 {
 		t.Errorf("%d entries long after expiry", n)
 	}
 	if list := must[[]Certificate](t)(a.List()); len(list) != 1 || !list[0].Revoked() {
 		t.Error("the index forgot the revocation")
+	}
+}
+
+// A list that cannot be renewed is good as long as it names all that is revoked.
+func TestCRLThatCannotBeRenewed(t *testing.T) {
+	now := testNow
+	a := newAuthority(t, Options{Now: clock(&now)})
+	b := must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{}))
+	empty := must[[]byte](t)(a.CRL())
+	must[*Certificate](t)(a.Revoke(b.Issued.Serial, KeyCompromise))
+	atHand := must[[]byte](t)(a.CRL())
+	offline := filepath.Join(t.TempDir(), keyFile)
+	if err := os.Rename(a.path(keyFile), offline); err != nil {
+		t.Fatal(err)
+	}
+	for name, later := range map[string]time.Duration{"past half its life": CRLLifetime/2 + day, "expired": 2 * CRLLifetime, "not yet valid": -2 * day} {
+		now = testNow.Add(later)
+		crl, err := a.CRL()
+		if !errors.Is(err, ErrNotRenewed) || !errors.Is(err, fs.ErrNotExist) || !bytes.Equal(crl, atHand) {
+			t.Errorf("%s: %d octets, %v", name, len(crl), err)
+		}
+	}
+	// A renewal that was interrupted has used up a number, but revoked nobody.
+	ix := must[*index](t)(a.readIndex())
+	ix.CRLNumber++
+	if err := a.writeIndex(ix); err != nil {
+		t.Fatal(err)
+	}
+	if crl, err := a.CRL(); !errors.Is(err, ErrNotRenewed) || !bytes.Equal(crl, atHand) {
+		t.Errorf("after an interrupted renewal: %d octets, %v", len(crl), err)
+	}
+	other := newAuthority(t, Options{})
+	for name, list := range map[string][]byte{"one that names too few": empty, "another authority's": must[[]byte](t)(other.CRL()), "half": atHand[:len(atHand)/2]} {
+		if err := os.WriteFile(a.path(crlFile), list, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if crl, err := a.CRL(); err == nil || errors.Is(err, ErrNotRenewed) || crl != nil {
+			t.Errorf("%s: %d octets, %v", name, len(crl), err)
+		}
+	}
+	if err := os.Rename(offline, a.path(keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(currentList(t, a).RevokedCertificateEntries); n != 1 {
+		t.Errorf("with the key again %d entries", n)
 	}
 }
 

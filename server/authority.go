@@ -39,7 +39,9 @@ func (l *loader) ownAuthority() credentials {
 	c.chain = ownPEM(l, filepath.Join(dir, certificateFile), auth.LoadCertificatesPEM)
 	c.key = ownPEM(l, filepath.Join(dir, certKeyFile), auth.LoadKeyPEM)
 	crl, err := a.CRL()
-	if err != nil {
+	if errors.Is(err, pki.ErrNotRenewed) {
+		l.warn("%v", err)
+	} else if err != nil {
 		// Without it revoked users would come in.
 		l.problems.Add("state_dir", "%v", err)
 		return c
@@ -141,7 +143,8 @@ func (a *Admin) RenewCertificate(keyType pki.KeyType) (*pki.Certificate, error) 
 	return issueGateway(p, a.Config.StateDir, a.Config.hosts(), keyType)
 }
 
-// RevocationList is the current revocation list, in PEM.
+// RevocationList is the current revocation list, in PEM. With an error that is
+// pki.ErrNotRenewed it is an older one, which is complete.
 func (a *Admin) RevocationList() ([]byte, error) {
 	p, err := a.openAuthority()
 	if err != nil {

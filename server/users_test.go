@@ -311,6 +311,33 @@ func TestRenewCertificate(t *testing.T) {
 	}
 }
 
+// A revocation list that is good for another ten days is good enough to start with
+// when it cannot be renewed.
+func TestRevocationListAtHand(t *testing.T) {
+	dir := t.TempDir()
+	r, err := Setup(SetupOptions{Name: "vpn.example.test", ConfigDir: dir, StateDir: filepath.Join(dir, "state"),
+		Now: func() time.Time { return time.Now().Add(-pki.CRLLifetime + 10*24*time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(r.Authority, "ca.key"), filepath.Join(t.TempDir(), "offline")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Load(r.Config, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Policy.Remote.CRLs) != 1 || !strings.Contains(strings.Join(s.Warnings, "\n"), "cannot be renewed") {
+		t.Errorf("%d lists, warnings %q", len(s.Policy.Remote.CRLs), s.Warnings)
+	}
+	if err := os.Remove(filepath.Join(r.Authority, "crl.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(r.Config, time.Now()); err == nil {
+		t.Error("started without knowing who is revoked")
+	}
+}
+
 func TestAnotherAuthority(t *testing.T) {
 	a := newAdmin(t)
 	a.Config.Auth.CA = []string{"ca.pem"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -104,7 +105,9 @@ func crlCommand() *urfave.Command {
 				return configError(c, err)
 			}
 			crl, err := admin.RevocationList()
-			if err != nil {
+			if errors.Is(err, pki.ErrNotRenewed) {
+				fmt.Fprintf(errorWriter(c), "warning: %v\n", err)
+			} else if err != nil {
 				return err
 			}
 			_, err = c.App.Writer.Write(crl)
