@@ -5,125 +5,11 @@ import (
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
-	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
 // CREATE_CHILD_SA for new Child SAs (RFC 7296 §1.3.1), and what it shares with the
 // two rekeyings.
-
-// keyShare is the key exchange inside CREATE_CHILD_SA, repeated with another
-// method when the peer wants one (INVALID_KE_PAYLOAD).
-type keyShare struct {
-	method suite.KEID
-	ke     suite.KEInitiator
-	tries  int
-}
-
-// make computes our share, if one is wanted, and goes on.
-func (k *keyShare) make(now time.Time, s *Session, then func(now time.Time)) {
-	if k.method == suite.KENone || k.ke != nil {
-		then(now)
-		return
-	}
-	type result struct {
-		ke  suite.KEInitiator
-		err error
-	}
-	method, seed := k.method, s.engine.random(64)
-	runWork(s, func() result {
-		ke, err := suite.InitiateKE(method, seededReader(seed))
-		return result{ke, err}
-	}, func(now time.Time, v result) {
-		if v.err != nil {
-			s.finish(now, reason.InternalError, 0, "key exchange: "+v.err.Error())
-			return
-		}
-		k.ke = v.ke
-		then(now)
-	})
-}
-
-// payload is the KE payload, nil without key exchange.
-func (k *keyShare) payload() []message.Payload {
-	if k.ke == nil {
-		return nil
-	}
-	return []message.Payload{&message.KE{Method: k.method, Data: k.ke.Public()}}
-}
-
-// retry switches to the method that INVALID_KE_PAYLOAD names; false if that is
-// not one of those offered, or has been tried.
-func (k *keyShare) retry(n *message.Notify, offered func(suite.KEID) bool) bool {
-	want, ok := n.KEMethod()
-	k.tries++
-	if !ok || want == k.method || k.tries > maxInitTries || !offered(want) {
-		return false
-	}
-	k.zero()
-	k.method = want
-	return true
-}
-
-// finish computes the secret from the peer's share, and goes on. With no key
-// exchange the secret is nil. The method is the one of the chosen proposal: a peer
-// may well choose one without key exchange although our share came along.
-func (k *keyShare) finish(now time.Time, s *Session, x *Exchange, chosen suite.KEID, then func(now time.Time, secret []byte, err error)) {
-	if chosen == suite.KENone {
-		k.zero()
-		then(now, nil, nil)
-		return
-	}
-	if k.ke == nil || chosen != k.method {
-		then(now, nil, &NotifyError{Kind: message.InvalidSyntax, Reason: reason.MalformedMessage, Detail: "a key exchange method was chosen that we have sent no share for"})
-		return
-	}
-	share, ok := message.Find[*message.KE](x.In)
-	if !ok || share.Method != k.method {
-		then(now, nil, &NotifyError{Kind: message.InvalidSyntax, Reason: reason.MalformedMessage, Detail: "answer without a matching KE payload"})
-		return
-	}
-	// The Work owns the private key: the session may end while it runs.
-	ke, data := k.ke, share.Data
-	k.ke = nil
-	runWork(s, func() secretOrError {
-		defer ke.Zero()
-		secret, err := ke.Shared(data)
-		return secretOrError{secret: secret, err: err}
-	}, func(now time.Time, v secretOrError) {
-		then(now, v.secret, v.err)
-	})
-}
-
-func (k *keyShare) zero() {
-	if k.ke != nil {
-		k.ke.Zero()
-		k.ke = nil
-	}
-}
-
-// espMethod is the key exchange method to try first for a Child SA with PFS.
-func espMethod(ps []suite.ESPProposal) suite.KEID {
-	for _, p := range ps {
-		if len(p.KE) > 0 {
-			return p.KE[0]
-		}
-	}
-	return suite.KENone
-}
-
-func espOffers(ps []suite.ESPProposal) func(suite.KEID) bool {
-	return func(id suite.KEID) bool {
-		for _, p := range ps {
-			for _, k := range p.KE {
-				if k == id {
-					return true
-				}
-			}
-		}
-		return false
-	}
-}
 
 // createChildRequest asks for another Child SA.
 type createChildRequest struct {
@@ -258,11 +144,7 @@ func (s *Session) answerShare(now time.Time, rq *peerRequest, then func(time.Tim
 		rq.refuse(now, message.NewInvalidKE(alg.KE))
 		return
 	}
-	seed := s.engine.random(64)
-	runWork(s, func() secretOrError {
-		public, secret, err := suite.RespondKE(ke.Method, seededReader(seed), ke.Data)
-		return secretOrError{public, secret, err}
-	}, func(now time.Time, v secretOrError) {
+	respondKE(s, ke, func(now time.Time, v secretOrError) {
 		if v.err != nil {
 			rq.refuse(now, &message.Notify{Kind: message.InvalidSyntax})
 			return

@@ -45,7 +45,7 @@ func (sa *ikeSA) proveSelf(octets []byte, then func(time.Time, *message.Auth, er
 		auth *message.Auth
 		err  error
 	}
-	hashes, seed := sa.peerHashes, s.engine.random(64)
+	hashes, seed := sa.peerHashes, s.engine.random(seedLen)
 	runWork(s, func() result {
 		a, err := auth.Sign(seededReader(seed), local, hashes, octets)
 		return result{a, err}

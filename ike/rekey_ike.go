@@ -215,11 +215,8 @@ func (r *rekeyIKERequest) refused(now time.Time, sa *ikeSA, n *message.Notify) {
 	if sa.settleForRival(now) {
 		return
 	}
-	offered := func(id suite.KEID) bool {
-		return slices.ContainsFunc(s.policy.IKE, func(p suite.IKEProposal) bool { return slices.Contains(p.KE, id) })
-	}
 	switch {
-	case n.Kind == message.InvalidKEPayload && r.share.retry(n, offered):
+	case n.Kind == message.InvalidKEPayload && r.share.retry(n, ikeOffers(s.policy.IKE)):
 		r.sent = false
 		sa.current = r
 		r.prepare(now, sa)
@@ -275,11 +272,8 @@ func (sa *ikeSA) serveRekeyIKE(now time.Time, rq *peerRequest, offer *message.SA
 		rq.refuse(now, message.NewInvalidKE(alg.KE))
 		return
 	}
-	nr, seed := s.engine.random(nonceLen), s.engine.random(64)
-	runWork(s, func() secretOrError {
-		public, secret, err := suite.RespondKE(ke.Method, seededReader(seed), ke.Data)
-		return secretOrError{public, secret, err}
-	}, func(now time.Time, v secretOrError) {
+	nr := s.engine.random(nonceLen)
+	respondKE(s, ke, func(now time.Time, v secretOrError) {
 		if n := sa.overtaken(nil); n != nil {
 			// Our own rekey was settled meanwhile; the peer takes that one.
 			clear(v.secret)
