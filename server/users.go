@@ -125,14 +125,17 @@ func (a *Admin) replaceUser(p *profile.Profile, o UserOptions) (*User, error) {
 	}
 	defer p.Zero()
 	if err := a.keepProfile(p); err != nil {
-		return nil, errors.Join(err, undo())
+		if undone := undo(); undone != nil {
+			err = fmt.Errorf("%w; and the new credentials, which nobody has, could not be taken back (%w): when that is mended, repeat the command with --replace, or end them with vpn-server user remove %s", err, undone, p.Name)
+		}
+		return nil, err
 	}
 	for _, u := range former {
 		if u.Kind == SharedKeyUser && o.SharedKey {
 			continue // replaced in one step
 		}
 		if err := a.endCredentials(u, pki.Superseded); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("user %s has new credentials, but the former ones are still good: when this is mended, repeat the command: %w", p.Name, err)
 		}
 	}
 	return a.active(p.Name)

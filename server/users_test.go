@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -400,6 +402,36 @@ func TestUserWithoutProfileIsUndone(t *testing.T) {
 		if _, err := a.AddUser("alice", kind); err != nil {
 			t.Errorf("%s: and then: %v", name, err)
 		}
+	}
+}
+
+// Nor does a replacement whose profile cannot be written end what was there.
+func TestReplacementWithoutProfileIsUndone(t *testing.T) {
+	for name, kind := range map[string]UserOptions{"certificate": {}, "psk": {SharedKey: true}} {
+		t.Run(name, func(t *testing.T) {
+			a := newAdmin(t)
+			before, err := a.AddUser("alice", kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys := mustLoad(t, a)
+			if err := errors.Join(os.Remove(before.Profile), os.Mkdir(before.Profile, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			kind.Replace = true
+			if _, err := a.AddUser("alice", kind); err == nil {
+				t.Error("no error")
+			}
+			active, err := a.find("alice")
+			if err != nil || len(active) != 1 || active[0].serial != before.serial {
+				t.Errorf("%+v, %v; before %+v", active, err, before)
+			}
+			id, _ := auth.ParseIdentity(before.Identity)
+			then, _ := keys.Policy.Remote.SharedKey(id)
+			if now, _ := mustLoad(t, a).Policy.Remote.SharedKey(id); !bytes.Equal(now, then) {
+				t.Error("another key")
+			}
+		})
 	}
 }
 
