@@ -198,6 +198,10 @@ func (a *Authority) validity(lifetime time.Duration) (from, to time.Time, err er
 	if lifetime <= backdate {
 		return from, to, fmt.Errorf("lifetime %v: %w: more than %v is needed", lifetime, ErrInvalid, backdate)
 	}
+	if now.Before(a.cert.NotBefore) {
+		// What began by this clock would end too early, or before it begins.
+		return from, to, fmt.Errorf("the clock shows %s, but the certificate authority begins on %s: set the clock right", now.UTC().Format(time.DateTime), a.cert.NotBefore.Format(time.DateTime))
+	}
 	if a.cert.NotAfter.Sub(now) < leastRemaining {
 		return from, to, fmt.Errorf("the certificate authority ends on %s: make a new one", a.cert.NotAfter.Format(time.DateTime))
 	}

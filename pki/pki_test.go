@@ -345,6 +345,27 @@ func TestBundleShowsNoKey(t *testing.T) {
 	}
 }
 
+// By a clock that is behind, a certificate would end too early, or before it begins;
+// a clock that was put right by minutes is no reason to refuse.
+func TestClockBehindTheAuthority(t *testing.T) {
+	now := testNow
+	a := newAuthority(t, Options{Now: clock(&now)})
+	for _, behind := range []time.Duration{3000 * day, 100 * day, 2 * time.Hour} {
+		now = testNow.Add(-behind)
+		if _, err := a.IssueClient("alice@example.test", IssueOptions{Lifetime: 30 * day}); err == nil || !strings.Contains(err.Error(), "clock") {
+			t.Errorf("%v behind: %v", behind, err)
+		}
+	}
+	now = testNow.Add(-30 * time.Minute)
+	b := must[*Bundle](t)(a.IssueClient("alice@example.test", IssueOptions{}))
+	if b.Issued.NotBefore.Before(a.cert.NotBefore) || !b.Issued.NotAfter.After(testNow) {
+		t.Errorf("valid from %v to %v", b.Issued.NotBefore, b.Issued.NotAfter)
+	}
+	if list := must[[]Certificate](t)(a.List()); len(list) != 1 {
+		t.Errorf("%d certificates", len(list))
+	}
+}
+
 // Commands that run at once each get their certificate into the index.
 func TestConcurrentChanges(t *testing.T) {
 	a := newAuthority(t, Options{})

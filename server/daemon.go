@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/wayfarer-vpn/wayfarer/internal/clock"
 	"github.com/wayfarer-vpn/wayfarer/internal/control"
 	"github.com/wayfarer-vpn/wayfarer/internal/service"
 )
@@ -54,7 +55,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			}
 		}()
 		go manager.Watchdog(ctx, s.Alive)
-		go d.reloads(ctx, manager, s)
+		go d.lookAgain(ctx, manager, s)
 		log.Info("gateway is ready", "name", d.Settings.Config.Name, "config", d.Settings.Path, "version", d.Version,
 			"device", d.Settings.Config.Tunnel.Device, "socket", c.Socket)
 		manager.Ready("serving clients")
@@ -77,21 +78,44 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
-// reloads carries out reloads that are asked for by signal, and looks for changed
+// lookAgain carries out reloads that are asked for by signal, and looks for changed
 // files now and then.
-func (d *Daemon) reloads(ctx context.Context, manager service.Manager, s *Server) {
-	refresh := time.NewTicker(refreshInterval)
-	defer refresh.Stop()
+func (d *Daemon) lookAgain(ctx context.Context, manager service.Manager, s *Server) {
+	hour := time.NewTicker(refreshInterval)
+	defer hour.Stop()
+	o := occasions{hour: hour.C, clockSet: clock.WhenSet(ctx), reload: d.Reload}
+	o.serve(ctx, func() {
+		if err := s.Refresh(ctx); err != nil {
+			manager.Log.Warn("certificates and users could not be read again; those in force stay", "error", err)
+		}
+	}, func() {
+		manager.Reloading(func() { _, _ = s.Reload(ctx) }) // it has logged how it went
+	})
+}
+
+// occasions to look at files again.
+type occasions struct {
+	hour     <-chan time.Time
+	clockSet <-chan struct{} // a revocation list made by the former time may be of no use
+	reload   <-chan os.Signal
+}
+
+// serve calls refresh and reload, one at a time, until ctx ends.
+func (o occasions) serve(ctx context.Context, refresh, reload func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-refresh.C:
-			if err := s.Refresh(ctx); err != nil {
-				manager.Log.Warn("certificates and users could not be read again; those in force stay", "error", err)
+		case <-o.hour:
+			refresh()
+		case _, ok := <-o.clockSet:
+			if !ok {
+				o.clockSet = nil // the kernel cannot tell
+				continue
 			}
-		case <-d.Reload:
-			manager.Reloading(func() { _, _ = s.Reload(ctx) }) // it has logged how it went
+			refresh()
+		case <-o.reload:
+			reload()
 		}
 	}
 }

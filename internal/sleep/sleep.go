@@ -20,6 +20,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/clock"
 )
 
 // Clocks are what the machine's clocks show at one moment.
@@ -119,7 +121,7 @@ func (c *Config) defaults() {
 		c.Bus = logind
 	}
 	if c.ClockSet == nil {
-		c.ClockSet = clockSet
+		c.ClockSet = clock.WhenSet
 	}
 }
 

@@ -118,12 +118,3 @@ func TestRealClocks(t *testing.T) {
 		t.Errorf("woken: %+v", ev)
 	}
 }
-
-// TestClockSetEnds: the real timer can be made and goes away with its context.
-func TestClockSetEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	out := clockSet(ctx)
-	cancel()
-	for range out { // until it is closed
-	}
-}
