@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
@@ -16,11 +17,10 @@ import (
 
 // Files of the state directory.
 const (
-	authorityDir    = "pki"
-	certificateFile = "gateway.pem"
-	certKeyFile     = "gateway.key"
-	keyUsersFile    = "psk.toml"
-	profilesDir     = "profiles"
+	authorityDir = "pki"
+	gatewayFile  = "gateway.pem" // the gateway's certificate and its key
+	keyUsersFile = "psk.toml"
+	profilesDir  = "profiles"
 )
 
 // ownAuthority reads the gateway's own authority, if vpn-server init has made one.
@@ -36,8 +36,12 @@ func (l *loader) ownAuthority() credentials {
 		return c
 	}
 	c.roots = []*x509.Certificate{a.Certificate()}
-	c.chain = ownPEM(l, filepath.Join(dir, certificateFile), auth.LoadCertificatesPEM)
-	c.key = ownPEM(l, filepath.Join(dir, certKeyFile), auth.LoadKeyPEM)
+	gateway := filepath.Join(dir, gatewayFile)
+	if data, ok := l.readOwn(gateway); ok {
+		defer clear(data)
+		c.chain = ownPEM(l, gateway, data, auth.LoadCertificatesPEM)
+		c.key = ownPEM(l, gateway, data, auth.LoadKeyPEM)
+	}
 	crl, err := a.CRL()
 	if errors.Is(err, pki.ErrNotRenewed) {
 		l.warn("%v", err)
@@ -52,18 +56,19 @@ func (l *loader) ownAuthority() credentials {
 	return c
 }
 
-func ownPEM[T any](l *loader, path string, parse func([]byte) (T, error)) (content T) {
+func (l *loader) readOwn(path string) (data []byte, ok bool) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.problems.Add("state_dir", "%s is missing: vpn-server cert renew makes a new one", path)
-		return content
-	}
-	if err != nil {
+	} else if err != nil {
 		l.problems.Add("state_dir", "%v", err)
-		return content
 	}
-	defer clear(data)
-	if content, err = parse(data); err != nil {
+	return data, err == nil
+}
+
+func ownPEM[T any](l *loader, path string, data []byte, parse func([]byte) (T, error)) (content T) {
+	content, err := parse(data)
+	if err != nil {
 		l.problems.Add("state_dir", "%s: %v: vpn-server cert renew makes a new one", path, err)
 	}
 	return content
@@ -86,12 +91,10 @@ func issueGateway(a *pki.Authority, stateDir string, hosts []string, keyType pki
 		return nil, err
 	}
 	defer b.Clear()
-	// The key first: a crash in between leaves a pair that does not fit together,
-	// which the daemon reports, and issuing again repairs.
-	if err := atomicfile.WriteFile(filepath.Join(stateDir, certKeyFile), b.Key, 0o600); err != nil {
-		return nil, err
-	}
-	if err := atomicfile.WriteFile(filepath.Join(stateDir, certificateFile), b.Cert, 0o644); err != nil {
+	// One file, so that no crash, and no other command, leaves a pair that does not fit.
+	both := slices.Concat(b.Cert, b.Key)
+	defer clear(both)
+	if err := atomicfile.WriteFile(filepath.Join(stateDir, gatewayFile), both, 0o600); err != nil {
 		return nil, err
 	}
 	return &b.Issued, nil
@@ -140,7 +143,12 @@ func (a *Admin) RenewCertificate(keyType pki.KeyType) (*pki.Certificate, error) 
 	if err != nil {
 		return nil, err
 	}
-	return issueGateway(p, a.Config.StateDir, a.Config.hosts(), keyType)
+	var issued *pki.Certificate
+	err = a.locked(func() (err error) {
+		issued, err = issueGateway(p, a.Config.StateDir, a.Config.hosts(), keyType)
+		return err
+	})
+	return issued, err
 }
 
 // RevocationList is the current revocation list, in PEM. With an error that is

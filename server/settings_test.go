@@ -279,7 +279,7 @@ func TestSetup(t *testing.T) {
 	if !s.Policy.Remote.AllowSignature || s.Policy.Remote.AllowPSK || len(s.Policy.Remote.CRLs) != 1 {
 		t.Errorf("remote %+v", s.Policy.Remote)
 	}
-	for name, mode := range map[string]os.FileMode{r.Config: 0o600, filepath.Join(o.StateDir, certKeyFile): 0o600, o.StateDir: 0o700} {
+	for name, mode := range map[string]os.FileMode{r.Config: 0o600, filepath.Join(o.StateDir, gatewayFile): 0o600, o.StateDir: 0o700} {
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -301,7 +302,7 @@ func TestRenewCertificate(t *testing.T) {
 	if after.SerialNumber.Cmp(before.SerialNumber) == 0 || len(after.IPAddresses) != 2 || after.PublicKeyAlgorithm.String() != "Ed25519" {
 		t.Errorf("certificate %v", after.Subject)
 	}
-	if err := os.Remove(filepath.Join(a.Config.StateDir, certKeyFile)); err != nil {
+	if err := os.Remove(filepath.Join(a.Config.StateDir, gatewayFile)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(a.Path, time.Now()); err == nil || !strings.Contains(err.Error(), "vpn-server cert renew") {
@@ -310,6 +311,31 @@ func TestRenewCertificate(t *testing.T) {
 	crl, err := a.RevocationList()
 	if err != nil || !strings.Contains(string(crl), "BEGIN X509 CRL") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whatever happens during a renewal, certificate and key fit together.
+func TestRenewalsAtOnce(t *testing.T) {
+	a := newAdmin(t)
+	var renewals sync.WaitGroup
+	for range 4 {
+		renewals.Go(func() {
+			for range 5 {
+				if _, err := a.RenewCertificate(pki.Ed25519); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { renewals.Wait(); close(ended) }()
+	for running := true; running; {
+		select {
+		case <-ended:
+			running = false
+		default:
+		}
+		mustLoad(t, a)
 	}
 }
 
