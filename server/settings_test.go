@@ -317,16 +317,6 @@ func TestSetup(t *testing.T) {
 	if _, err := Setup(o); err == nil || !strings.Contains(err.Error(), "--force") {
 		t.Errorf("a second time: %v", err)
 	}
-	o.Force = true
-	if r, err = Setup(o); err != nil || r.Kept == "" {
-		t.Fatalf("with force: %v, %+v", err, r)
-	}
-	if _, err := pki.Open(r.Kept); err != nil {
-		t.Errorf("the old authority: %v", err)
-	}
-	if _, err := Load(r.Config, testTime); err != nil {
-		t.Error(err)
-	}
 	for _, bad := range []SetupOptions{{Name: ""}, {Name: "a b"}, {Name: "vpn", Addresses: []string{"1.2.3.4:500"}}} {
 		bad.ConfigDir, bad.StateDir = filepath.Join(dir, "x"), filepath.Join(dir, "y")
 		if _, err := Setup(bad); err == nil {

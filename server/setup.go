@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -31,7 +32,7 @@ type SetupOptions struct {
 	Pool4     netip.Prefix // chosen if not valid
 	Pool6     netip.Prefix
 	DNS       []netip.Addr // taken from the host's resolver if nil
-	Force     bool         // overwrite configuration and authority
+	Force     bool         // make room by moving an earlier gateway's files aside
 	Now       func() time.Time
 }
 
@@ -42,8 +43,8 @@ type SetupResult struct {
 	Certificate pki.Certificate `json:"certificate"`
 	Pools       []netip.Prefix  `json:"pools"`
 	DNS         []netip.Addr    `json:"dns"`
-	// Kept names the authority of an earlier setup, which --force has moved away.
-	Kept string `json:"kept,omitempty"`
+	// Kept names the files of an earlier setup that --force has moved aside.
+	Kept []string `json:"kept,omitempty"`
 }
 
 // Setup makes a gateway: authority, certificate, configuration. The configuration is
@@ -121,8 +122,10 @@ func (o *SetupOptions) complete() error {
 	return nil
 }
 
-// makeRoom refuses to overwrite a gateway, or with Force moves its authority away: the
-// certificates of its users are not to be lost by a slip.
+// makeRoom refuses to overwrite a gateway, or with Force moves aside what makes it up:
+// neither configuration nor users are to be lost by a slip, and users of the earlier
+// gateway are none of the new one. The configuration goes last, so that an attempt that
+// was interrupted has to be repeated with Force, too.
 func (o *SetupOptions) makeRoom(out *SetupResult) error {
 	_, err := os.Lstat(out.Config)
 	switch {
@@ -131,13 +134,24 @@ func (o *SetupOptions) makeRoom(out *SetupResult) error {
 	case err != nil:
 		return err
 	case !o.Force:
-		return reason.New(reason.AlreadyExists, "%s: --force replaces it and makes a new authority, so that every user needs a new profile", out.Config)
+		return reason.New(reason.AlreadyExists, "%s: --force moves it aside and makes a new authority, so that every user needs a new profile", out.Config)
 	}
-	kept := out.Authority + o.Now().UTC().Format(".20060102T150405Z")
-	if err := os.Rename(out.Authority, kept); err == nil {
-		out.Kept = kept
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	suffix := o.Now().UTC().Format(".20060102T150405Z")
+	former := []string{out.Config}
+	for _, name := range []string{gatewayFile, keyUsersFile, profilesDir, authorityDir} {
+		former = append(former, filepath.Join(o.StateDir, name))
+	}
+	for _, path := range slices.Backward(former) {
+		kept := path + suffix
+		if _, err := os.Lstat(kept); err == nil {
+			return reason.New(reason.AlreadyExists, "%s: try again in a second", kept)
+		}
+		err := os.Rename(path, kept)
+		if err == nil {
+			out.Kept = append(out.Kept, kept)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

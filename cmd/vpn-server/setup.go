@@ -17,7 +17,7 @@ func initCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "init",
 		Usage: "make a gateway: authority, certificate, configuration",
-		Description: cli.Describe("It changes nothing of the network; \"run\" does. An existing gateway is not overwritten.",
+		Description: cli.Describe("It changes nothing of the network; \"run\" does. An existing gateway is not overwritten; with --force its configuration, authority, users and profiles keep their names with the time added.",
 			cli.Example{Command: "vpn-server init --name vpn.example.org --address 203.0.113.1", Does: "A gateway with its public address"},
 			cli.Example{Command: "vpn-server init --name vpn.example.org --address 203.0.113.1 --address 2001:db8::1 --key-type ed25519", Does: "With two addresses and Ed25519 keys"}),
 		Flags: []urfave.Flag{
@@ -29,7 +29,7 @@ func initCommand() *urfave.Command {
 			&urfave.StringSliceFlag{Name: "dns", Usage: "name server `ADDRESS` for clients; may be repeated (default: those of this machine)"},
 			&urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the configuration", Value: "/etc/wayfarer"},
 			&urfave.StringFlag{Name: "state", Usage: "`DIRECTORY` of authority, users and leases", Value: server.DefaultStateDir},
-			&urfave.BoolFlag{Name: "force", Usage: "replace an existing gateway; its users need new profiles"},
+			&urfave.BoolFlag{Name: "force", Usage: "make a new gateway in place of an existing one, whose files are moved aside; its users need new profiles"},
 			cli.JSONFlag(),
 		},
 		Action: func(c *urfave.Context) error {
@@ -81,8 +81,8 @@ func printSetup(w io.Writer, r *server.SetupResult, o server.SetupOptions) error
 	f := &cli.Fields{}
 	f.Add("Configuration", r.Config)
 	f.Add("Authority", r.Authority)
-	if r.Kept != "" {
-		f.Add("Old authority", r.Kept)
+	if len(r.Kept) > 0 {
+		f.Add("Kept of the former", strings.Join(r.Kept, ", "))
 	}
 	f.Add("Certificate", fmt.Sprintf("%s, valid until %s", strings.Join(r.Certificate.Identities, ", "), r.Certificate.NotAfter.Format("2006-01-02")))
 	var pools []string
