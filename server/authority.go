@@ -36,6 +36,7 @@ func (l *loader) ownAuthority() credentials {
 		return c
 	}
 	c.roots = []*x509.Certificate{a.Certificate()}
+	l.warnOfAuthority(a)
 	gateway := filepath.Join(dir, gatewayFile)
 	if data, ok := l.readOwn(gateway); ok {
 		defer clear(data)

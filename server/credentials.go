@@ -71,17 +71,10 @@ func (l *loader) identity(local *auth.Local) {
 	if err := local.Prepare(); err != nil {
 		l.problems.Add("auth.certificate", "%v", err)
 	}
-	if own := local.Certificate(); own != nil && l.now.After(own.NotAfter) {
-		l.warn("the gateway's certificate has expired on %s: clients will refuse it; renew it with vpn-server cert renew", own.NotAfter.Format(time.DateOnly))
-	} else if own != nil && own.NotAfter.Sub(l.now) < ExpiryNotice {
-		l.warn("the gateway's certificate expires on %s: renew it with vpn-server cert renew", own.NotAfter.Format(time.DateOnly))
-	} else if own != nil && l.now.Before(own.NotBefore) {
-		l.warn("the gateway's certificate is not valid before %s: is the clock right?", own.NotBefore.Format(time.DateTime))
+	if own := local.Certificate(); own != nil {
+		l.warnOfGateway(own)
 	}
 }
-
-// ExpiryNotice is how long before its end a certificate is warned of.
-const ExpiryNotice = 30 * 24 * time.Hour
 
 // remoteID is the pattern of clients' identities. Several patterns are checked when a
 // client is admitted; then everybody may try.

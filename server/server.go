@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,7 +191,7 @@ func (s *Server) openDataPath(undo *undoList) error {
 	s.path = countingPath{dp, s.table}
 	s.device = name
 	if c.Network.Manage {
-		net := network.New(filepath.Join(c.StateDir, "network.json"), s.log)
+		net := network.New(filepath.Join(c.StateDir, networkFile), s.log)
 		s.host = net
 		undo.add("restore the network", net.Leave)
 		s.applied = settings.Network(name, choice)
@@ -357,6 +358,11 @@ func (s *Server) Refresh(ctx context.Context) error {
 	}
 	if err := s.change(ctx, old, next); err != nil {
 		return err
+	}
+	for _, w := range next.Warnings { // what the passing of time has brought
+		if !slices.Contains(old.Warnings, w) {
+			s.log.Warn(w)
+		}
 	}
 	s.expel(next)
 	return nil

@@ -31,6 +31,7 @@ type Settings struct {
 	// Warnings are what an administrator should know but what does not stop the
 	// daemon.
 	Warnings []string
+	decoded  []string // of these, the ones about the file itself
 	LogLevel slog.Level
 
 	keys  *keyring
@@ -51,17 +52,19 @@ func Load(path string, now time.Time) (*Settings, error) {
 	if err := l.problems.Err(); err != nil {
 		return nil, err
 	}
-	l.Warnings = append(doc.Warnings(), l.Warnings...)
+	l.decoded = doc.Warnings()
+	l.Warnings = append(slices.Clone(l.decoded), l.Warnings...)
 	return l.Settings, nil
 }
 
 // again makes settings of the same configuration, with its files read anew.
 func (s *Settings) again(now time.Time) (*Settings, error) {
-	l := &loader{now: now, dir: filepath.Dir(s.Path), Settings: &Settings{Path: s.Path, Config: s.Config}, problems: &config.Problems{}}
+	l := &loader{now: now, dir: filepath.Dir(s.Path), Settings: &Settings{Path: s.Path, Config: s.Config, decoded: s.decoded}, problems: &config.Problems{}}
 	l.load()
 	if err := l.problems.Err(); err != nil {
 		return nil, err
 	}
+	l.Warnings = append(slices.Clone(s.decoded), l.Warnings...)
 	return l.Settings, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/cli"
 	"github.com/wayfarer-vpn/wayfarer/internal/service"
 	"github.com/wayfarer-vpn/wayfarer/server"
-	"github.com/wayfarer-vpn/wayfarer/server/network"
 )
 
 func runCommand() *urfave.Command {
@@ -127,7 +125,8 @@ func cleanupCommand() *urfave.Command {
 		Name:  "cleanup",
 		Usage: "remove what a gateway has left on this machine's network",
 		Description: "After its end the gateway leaves routes and rules that make the clients' addresses unreachable, so that no packet for a client leaves in clear. " +
-			"This removes them, for a machine that will not be a gateway any more. A reboot does the same. It must not run beside the gateway.",
+			"This removes them, for a machine that will not be a gateway any more, and with them what a crash has left of the kernel's IPsec: the tunnel's interface, states and policies. " +
+			"A reboot does the same. It must not run beside the gateway.",
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
 				return err
@@ -136,10 +135,7 @@ func cleanupCommand() *urfave.Command {
 			if a, err := server.OpenAdmin(c.String(flagConfig)); err == nil {
 				stateDir = a.Config.StateDir
 			}
-			if err := server.Running(c.Context, socketPath(c)); err != nil {
-				return err
-			}
-			return network.New(filepath.Join(stateDir, "network.json"), slog.New(service.NewHandler(os.Stderr, "text", nil))).Remove()
+			return server.Cleanup(c.Context, stateDir, socketPath(c), slog.New(service.NewHandler(os.Stderr, "text", nil)))
 		},
 	}
 }

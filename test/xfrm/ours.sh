@@ -84,12 +84,19 @@ check "the tunnel works after that" within 10 reach_inside
 # A crash of both: the kernel goes on by itself; the next start cleans up.
 end client KILL; end server KILL
 check "a crash leaves states" [ "$(states laptop)" -ge 2 ]
-must "gateway starts after the crash" gateway_up
-check "the gateway has removed its own" nothing_of_ours gateway
+check "at the gateway too" [ "$(states gateway)" -ge 2 ]
+check "cleanup after the crash" vpn_server cleanup
+check "cleanup has removed the gateway's own" nothing_of_ours gateway
 check "and not another program's" on gateway ip xfrm state get src 192.0.2.77 dst 192.0.2.78 proto esp spi 0x7777
+check "the gateway's interface is gone" not on gateway ip link show wfs0
+must "gateway starts after the crash" gateway_up
 must "client starts after the crash" client_start
 check "the client comes back by itself" within 30 session_is_up
 check "the tunnel works after the crash" within 10 reach_inside
+end server KILL
+must "gateway starts after a crash without cleanup" gateway_up
+check "the gateway has removed its own" nothing_of_ours gateway
+check "the client comes back to it" within 30 reach_inside
 check "the client ends in order" end client
 check "the gateway ends in order" end server
 check "nothing is left on the laptop" nothing_of_ours laptop
