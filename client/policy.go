@@ -20,14 +20,7 @@ import (
 func Policy(p *profile.Profile, now time.Time, prefix string, problems *config.Problems) (policy *ike.Policy, warnings []string) {
 	b := policyBuilder{Profile: p, now: now, prefix: prefix, problems: problems}
 	policy = &ike.Policy{
-		RekeyIKE:      p.Timers.RekeyIKE.Std(),
-		RekeyChild:    p.Timers.RekeyChild.Std(),
-		Jitter:        p.Timers.Jitter,
-		Lifetime:      lifetime(uint64(p.Timers.RekeyBytes), p.Timers.RekeyPackets),
 		ReplayWindow:  p.Tunnel.ReplayWindow,
-		LivenessDelay: p.Timers.DPDDelay.Std(),
-		PeerTimeout:   p.Timers.DPDTimeout.Std(),
-		AwayTimeout:   ike.AwayTimeout(p.Timers.AwayTimeout.Std(), p.Timers.DPDTimeout.Std()),
 		Fragmentation: p.Tunnel.Fragmentation,
 		NativeESP:     p.Tunnel.NativeESP,
 		ProhibitNAT:   !p.Tunnel.NATTraversal,
@@ -41,6 +34,7 @@ func Policy(p *profile.Profile, now time.Time, prefix string, problems *config.P
 		// Gateways that know several authorities do not always ask.
 		SendCertificates: true,
 	}
+	p.Timers.Apply(policy)
 	// The time an exchange may take to fail is the user's choice for every exchange.
 	policy.ConnectTimeout = policy.PeerTimeout
 	if policy.ConnectTimeout == 0 || policy.ConnectTimeout > ike.DefaultConnectTimeout {
@@ -56,22 +50,6 @@ var childlessModes = map[profile.Childless]ike.Childless{
 	profile.ChildlessAllow: ike.ChildlessAllow,
 	profile.ChildlessNever: ike.ChildlessNever,
 	profile.ChildlessForce: ike.ChildlessForce,
-}
-
-// lifetime turns the amounts after which a Child SA is renewed into limits. The hard
-// limit leaves as much again for the renewal.
-func lifetime(bytes, packets uint64) esp.Lifetime {
-	return esp.Lifetime{
-		SoftBytes: bytes, HardBytes: saturatingDouble(bytes),
-		SoftPackets: packets, HardPackets: saturatingDouble(packets),
-	}
-}
-
-func saturatingDouble(n uint64) uint64 {
-	if n > 1<<63-1 {
-		return ^uint64(0)
-	}
-	return 2 * n
 }
 
 type policyBuilder struct {

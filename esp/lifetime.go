@@ -15,6 +15,22 @@ const (
 	LimitHard                   // the SA carries nothing any more
 )
 
+// RekeyAfter is the lifetime of an SA that is renewed when it has carried so much, zero
+// for no limit: the soft limits ask for it, the hard ones leave as much again meanwhile.
+func RekeyAfter(bytes, packets uint64) Lifetime {
+	return Lifetime{
+		SoftBytes: bytes, HardBytes: saturatingDouble(bytes),
+		SoftPackets: packets, HardPackets: saturatingDouble(packets),
+	}
+}
+
+func saturatingDouble(n uint64) uint64 {
+	if n > math.MaxUint64/2 {
+		return math.MaxUint64
+	}
+	return 2 * n
+}
+
 // limits turns a Lifetime into thresholds that are cheap to compare with, and
 // remembers what has been reported.
 type limits struct {

@@ -460,3 +460,19 @@ func TestSealAndOpenDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+func TestRekeyAfter(t *testing.T) {
+	for _, tt := range []struct {
+		bytes, packets uint64
+		want           Lifetime
+	}{
+		{0, 0, Lifetime{}},
+		{1000, 0, Lifetime{SoftBytes: 1000, HardBytes: 2000}},
+		{0, 10, Lifetime{SoftPackets: 10, HardPackets: 20}},
+		{1 << 63, math.MaxUint64, Lifetime{SoftBytes: 1 << 63, HardBytes: math.MaxUint64, SoftPackets: math.MaxUint64, HardPackets: math.MaxUint64}},
+	} {
+		if got := RekeyAfter(tt.bytes, tt.packets); got != tt.want {
+			t.Errorf("%d octets, %d packets: %+v", tt.bytes, tt.packets, got)
+		}
+	}
+}

@@ -3,35 +3,27 @@ package server
 import (
 	"fmt"
 	"log/slog"
-	"math"
 	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 	"github.com/wayfarer-vpn/wayfarer/server/pool"
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
 // Limits on values.
 const (
-	minMTU4         = 576  // RFC 791
-	minMTU6         = 1280 // RFC 8200 §5
-	maxMTU          = 65535
-	maxQueues       = 64
-	maxReplayWindow = 1 << 20
-	maxJitter       = 0.5
-	maxNetworks     = 64 // traffic selectors of one payload stay well below its limit of 255
-	maxDNS          = 8
-	minTimer        = time.Second
-	maxLimit        = 1 << 24
+	maxQueues   = 64
+	maxNetworks = 64 // traffic selectors of one payload stay well below its limit of 255
+	maxDNS      = 8
+	maxLimit    = 1 << 24
 )
 
 var (
@@ -158,47 +150,45 @@ func (l *loader) checkTunnel() {
 	if len(t.Device) >= unix.IFNAMSIZ || !devicePattern.MatchString(t.Device) {
 		p.Add("tunnel.device", "%.40q is no name for a network device (at most %d letters and digits)", t.Device, unix.IFNAMSIZ-1)
 	}
-	if t.MTU != 0 && (t.MTU < minMTU4 || t.MTU > maxMTU) {
-		p.Add("tunnel.mtu", "%d is not between %d and %d", t.MTU, minMTU4, maxMTU)
-	} else if t.MTU != 0 && t.MTU < minMTU6 && l.Config.Network.Pool6.IsValid() {
-		p.Add("tunnel.mtu", "%d is too small for IPv6, which needs %d: raise it, or leave pool6 out", t.MTU, minMTU6)
-	}
+	l.checkSizes()
 	if t.Queues < 0 || t.Queues > maxQueues {
 		p.Add("tunnel.queues", "%d is not between 1 and %d; 0 chooses", t.Queues, maxQueues)
-	}
-	if t.PathMTU != 0 && (t.PathMTU < minMTU4 || t.PathMTU > maxMTU) {
-		p.Add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", t.PathMTU, minMTU4, maxMTU)
 	}
 	if _, err := datapath.ParseMode(t.DataPath); err != nil {
 		p.Add("tunnel.datapath", "%v", err)
 	}
-	if t.ReplayWindow < 0 || t.ReplayWindow > maxReplayWindow {
-		p.Add("tunnel.replay_window", "%d is not between 0 and %d", t.ReplayWindow, maxReplayWindow)
-	}
 	if !t.NATTraversal && !t.NativeESP {
 		p.Add("tunnel.nat_traversal", "without it ESP goes in IP packets of its own: set native_esp = true as well")
-	}
-	if err := l.Config.Roaming.policy().Validate(); err != nil {
-		p.Add("roaming", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if _, ok := childlessModes[t.Childless]; !ok {
 		p.Add("tunnel.childless", "%.40q is none of allow, never and force", t.Childless)
 	}
-	if c := l.Config.Timers; !(c.Jitter >= 0 && c.Jitter <= maxJitter) { // NaN too
-		p.Add("timers.jitter", "%v is not between 0 and %v", c.Jitter, maxJitter)
+}
+
+// checkSizes is about packets and the anti-replay window.
+func (l *loader) checkSizes() {
+	t, p := l.Config.Tunnel, l.problems
+	if err := saconfig.CheckMTU(t.MTU); err != nil {
+		p.Add("tunnel.mtu", "%v", err)
+	} else if t.MTU != 0 && t.MTU < saconfig.MinMTU6 && l.Config.Network.Pool6.IsValid() {
+		p.Add("tunnel.mtu", "%d is too small for IPv6, which needs %d: raise it, or leave pool6 out", t.MTU, saconfig.MinMTU6)
 	}
-	timers := l.Config.Timers
-	for key, d := range map[string]config.Duration{
-		"timers.rekey_ike": timers.RekeyIKE, "timers.rekey_child": timers.RekeyChild,
-		"timers.dpd_delay": timers.DPDDelay, "timers.dpd_timeout": timers.DPDTimeout, "timers.away_timeout": timers.AwayTimeout,
-	} {
-		if d < 0 || d != 0 && d.Std() < minTimer {
-			p.Add(key, "%s is less than %s; 0 means never", d, minTimer)
-		}
+	if err := saconfig.CheckPathMTU(t.PathMTU); err != nil {
+		p.Add("tunnel.path_mtu", "%v", err)
 	}
-	if timers.RekeyPackets > math.MaxInt64 {
-		p.Add("timers.rekey_packets", "%d is too large", timers.RekeyPackets)
+	if err := saconfig.CheckReplayWindow(t.ReplayWindow); err != nil {
+		p.Add("tunnel.replay_window", "%v", err)
 	}
+}
+
+func (l *loader) checkRoaming() {
+	if err := l.Config.Roaming.policy().Validate(); err != nil {
+		l.problems.Add("roaming", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+func (l *loader) checkTimers() {
+	l.Config.Timers.Check(func(key, format string, args ...any) { l.problems.Add("timers."+key, format, args...) })
 }
 
 func (l *loader) checkLimits() {
@@ -211,8 +201,8 @@ func (l *loader) checkLimits() {
 			p.Add(key, "%d is not between 0 and %d", n, maxLimit)
 		}
 	}
-	if d := c.HalfOpenTimeout; d < 0 || d != 0 && d.Std() < minTimer {
-		p.Add("limits.half_open_timeout", "%s is less than %s", d, minTimer)
+	if d := c.HalfOpenTimeout; d < 0 || d != 0 && d.Std() < saconfig.MinTimer {
+		p.Add("limits.half_open_timeout", "%s is less than %s; 0 is the default", d, saconfig.MinTimer)
 	}
 }
 

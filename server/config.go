@@ -3,11 +3,11 @@ package server
 import (
 	"net/netip"
 	"runtime"
-	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 	"github.com/wayfarer-vpn/wayfarer/internal/service"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -40,7 +40,7 @@ type Config struct {
 	Tunnel  TunnelConfig      `toml:"tunnel"`
 	Roaming RoamingConfig     `toml:"roaming"`
 	Crypto  CryptoConfig      `toml:"crypto"`
-	Timers  TimersConfig      `toml:"timers"`
+	Timers  saconfig.Timers   `toml:"timers"`
 	Limits  LimitsConfig      `toml:"limits"`
 	Control ControlConfig     `toml:"control"`
 	Log     service.LogConfig `toml:"log"`
@@ -182,24 +182,6 @@ type CryptoConfig struct {
 	ESP string `toml:"esp"`
 }
 
-// TimersConfig says when SAs are renewed and when a silent client is given up.
-type TimersConfig struct {
-	RekeyIKE   config.Duration `toml:"rekey_ike"`
-	RekeyChild config.Duration `toml:"rekey_child"`
-	// Jitter is the largest fraction by which a rekeying comes earlier.
-	Jitter float64 `toml:"jitter"`
-	// DPDDelay is the silence after which a client is asked whether it lives,
-	// DPDTimeout how long an unanswered request is repeated (RFC 7296 §2.4).
-	DPDDelay   config.Duration `toml:"dpd_delay"`
-	DPDTimeout config.Duration `toml:"dpd_timeout"`
-	// AwayTimeout is how long a client that can move (MOBIKE) may be out of reach. Zero
-	// means DPDTimeout if that is set, or else the default of the IKE engine.
-	AwayTimeout config.Duration `toml:"away_timeout"`
-	// RekeyBytes and RekeyPackets renew a Child SA that has carried so much.
-	RekeyBytes   config.Size `toml:"rekey_bytes"`
-	RekeyPackets uint64      `toml:"rekey_packets"`
-}
-
 // LimitsConfig bounds what clients, and strangers, can cost. Zero means the default.
 type LimitsConfig struct {
 	// CookieThreshold is the number of half-open IKE SAs from which cookies are
@@ -246,10 +228,7 @@ func NewConfig() *Config {
 		Tunnel:  TunnelConfig{Device: DefaultDevice, DataPath: string(datapath.Auto), NATTraversal: true, Fragmentation: true, MOBIKE: true, Childless: childlessAllow},
 		Roaming: defaultRoaming(),
 		Crypto:  CryptoConfig{IKE: "modern,compat", ESP: "modern,compat"},
-		Timers: TimersConfig{
-			RekeyIKE: config.Duration(4 * time.Hour), RekeyChild: config.Duration(time.Hour), Jitter: 0.1,
-			DPDDelay: config.Duration(30 * time.Second),
-		},
+		Timers:  saconfig.DefaultTimers(),
 		Limits:  LimitsConfig{SessionsPerIdentity: 16},
 		Control: ControlConfig{Socket: DefaultSocket},
 		Log:     service.DefaultLog(),

@@ -97,13 +97,18 @@ func (l *loader) remoteID() auth.Pattern {
 	return auth.Any()
 }
 
+// unique says what a second session of an identity means.
+func (l *loader) unique() Unique {
+	u := Unique(l.Config.Auth.Unique)
+	if !slices.Contains([]Unique{UniqueNo, UniqueNever, UniqueReplace, UniqueKeep}, u) {
+		l.problems.Add("auth.unique", "%.40q is none of no, never, replace and keep", l.Config.Auth.Unique)
+	}
+	return u
+}
+
 // methods says which ways to authenticate are open to clients. Without a list it is
 // what there are credentials for.
 func (l *loader) methods(c credentials) (certificate, psk bool) {
-	l.Unique = Unique(l.Config.Auth.Unique)
-	if !slices.Contains([]Unique{UniqueNo, UniqueNever, UniqueReplace, UniqueKeep}, l.Unique) {
-		l.problems.Add("auth.unique", "%.40q is none of no, never, replace and keep", l.Config.Auth.Unique)
-	}
 	haveCertificates := c.key != nil && len(c.roots) > 0
 	list := l.Config.Auth.Methods
 	for i, m := range list {

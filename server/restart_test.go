@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 )
 
 // reloadable are the keys that a reload puts in force. Whoever adds a key says here that
@@ -52,7 +53,7 @@ func eachKey(v reflect.Value, prefix string, f func(key string, index []int)) {
 			field := t.Field(i)
 			key := prefix + field.Tag.Get("toml")
 			at := append(slices.Clone(index), i)
-			if field.Type.Kind() == reflect.Struct && strings.HasSuffix(field.Type.Name(), "Config") {
+			if field.Type.Kind() == reflect.Struct && (strings.HasSuffix(field.Type.Name(), "Config") || field.Type == reflect.TypeFor[saconfig.Timers]()) {
 				walk(field.Type, key+".", at)
 				continue
 			}

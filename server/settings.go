@@ -181,9 +181,12 @@ func (l *loader) load() {
 	l.checkNames()
 	l.checkNetwork()
 	l.checkTunnel()
+	l.checkRoaming()
+	l.checkTimers()
 	l.checkLimits()
 	l.LogLevel = l.checkLog()
 	l.keys = l.loadKeys()
+	l.Unique = l.unique()
 	l.Policy = l.policy()
 }
 
@@ -200,12 +203,8 @@ func (l *loader) policy() *ike.Policy {
 	c := l.Config
 	p := &ike.Policy{
 		IKE: l.ikeProposals(), ESP: l.espProposals(),
-		AssignAddresses: len(c.Network.pools()) > 0,
-		RekeyIKE:        c.Timers.RekeyIKE.Std(), RekeyChild: c.Timers.RekeyChild.Std(), Jitter: c.Timers.Jitter,
-		Lifetime:      esp.Lifetime{SoftBytes: uint64(c.Timers.RekeyBytes), SoftPackets: c.Timers.RekeyPackets},
-		ReplayWindow:  c.Tunnel.ReplayWindow,
-		LivenessDelay: c.Timers.DPDDelay.Std(), PeerTimeout: c.Timers.DPDTimeout.Std(),
-		AwayTimeout:      ike.AwayTimeout(c.Timers.AwayTimeout.Std(), c.Timers.DPDTimeout.Std()),
+		AssignAddresses:  len(c.Network.pools()) > 0,
+		ReplayWindow:     c.Tunnel.ReplayWindow,
 		Fragmentation:    c.Tunnel.Fragmentation,
 		DiscoverPathMTU:  c.Tunnel.PathMTU == 0,
 		PathMTU:          c.Tunnel.PathMTU,
@@ -216,6 +215,7 @@ func (l *loader) policy() *ike.Policy {
 		Childless:        childlessModes[c.Tunnel.Childless],
 		SendCertificates: c.Auth.SendCertificate,
 	}
+	c.Timers.Apply(p)
 	for _, n := range c.Network.Networks {
 		if !n.IsValid() {
 			continue // reported

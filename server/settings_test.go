@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/datapath"
@@ -132,7 +133,7 @@ format = "json"
 	}
 	p := s.Policy
 	if p.Local.ID.String() != "gw@example.test" || p.Local.PSK != nil || p.RekeyIKE != 4*time.Second || p.RekeyChild != 0 || p.Jitter != 0 ||
-		p.Lifetime.SoftBytes != 1<<30 || p.Lifetime.SoftPackets != 1000 || p.LivenessDelay != 10*time.Second || p.PeerTimeout != time.Minute ||
+		p.Lifetime != esp.RekeyAfter(1<<30, 1000) || p.LivenessDelay != 10*time.Second || p.PeerTimeout != time.Minute ||
 		p.Fragmentation || p.DiscoverPathMTU || p.PathMTU != 1450 || !p.NativeESP || p.ReplayWindow != 64 || p.Childless != ike.ChildlessForce || len(p.IKE) != 2 || len(p.ESP) != 2 || p.SendCertificates {
 		t.Errorf("policy %+v", p)
 	}

@@ -2,14 +2,13 @@ package profile
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 )
 
 // Limits on values.
@@ -18,15 +17,6 @@ const (
 	maxName    = 64
 	maxHost    = 253 // RFC 1035 §2.3.4, without the final dot
 	maxID      = 1024
-	// MinMTU is what IPv6 needs inside (RFC 8200 §5). A smaller MTU is possible for
-	// IPv4 alone, down to minMTU4 (RFC 791).
-	MinMTU  = 1280
-	minMTU4 = 576
-	maxMTU  = 65535
-
-	maxReplayWindow = 1 << 20
-	maxJitter       = 0.5
-	minTimer        = time.Second
 )
 
 var (
@@ -165,17 +155,16 @@ func (c checker) tunnel() {
 	if !slices.Contains([]Childless{ChildlessAllow, ChildlessNever, ChildlessForce}, c.Tunnel.Childless) {
 		c.add("tunnel.childless", "%.40q is none of %q, %q and %q", c.Tunnel.Childless, ChildlessAllow, ChildlessNever, ChildlessForce)
 	}
-	if mtu := c.Tunnel.MTU; mtu != 0 && (mtu < minMTU4 || mtu > maxMTU) {
-		c.add("tunnel.mtu", "%d is not between %d and %d (IPv6 needs %d)", mtu, minMTU4, maxMTU, MinMTU)
+	for key, err := range map[string]error{
+		"tunnel.mtu": saconfig.CheckMTU(c.Tunnel.MTU), "tunnel.path_mtu": saconfig.CheckPathMTU(c.Tunnel.PathMTU),
+		"tunnel.replay_window": saconfig.CheckReplayWindow(c.Tunnel.ReplayWindow),
+	} {
+		if err != nil {
+			c.add(key, "%v", err)
+		}
 	}
 	if !c.Tunnel.NATTraversal && !c.Tunnel.NativeESP {
 		c.add("tunnel.nat_traversal", "without it ESP goes in IP packets of its own: set native_esp = true as well")
-	}
-	if mtu := c.Tunnel.PathMTU; mtu != 0 && (mtu < minMTU4 || mtu > maxMTU) {
-		c.add("tunnel.path_mtu", "%d is not between %d and %d; 0 finds out", mtu, minMTU4, maxMTU)
-	}
-	if w := c.Tunnel.ReplayWindow; w < 0 || w > maxReplayWindow {
-		c.add("tunnel.replay_window", "%d is not between 0 and %d", w, maxReplayWindow)
 	}
 	for key, s := range map[string]string{"crypto.ike": c.Crypto.IKE, "crypto.esp": c.Crypto.ESP} {
 		if strings.TrimSpace(s) == "" {
@@ -185,18 +174,5 @@ func (c checker) tunnel() {
 }
 
 func (c checker) timers() {
-	if j := c.Timers.Jitter; !(j >= 0 && j <= maxJitter) { // NaN too
-		c.add("timers.jitter", "%v is not between 0 and %v", j, maxJitter)
-	}
-	if c.Timers.RekeyPackets > math.MaxInt64 {
-		c.add("timers.rekey_packets", "%d is too large", c.Timers.RekeyPackets)
-	}
-	for key, d := range map[string]config.Duration{
-		"timers.rekey_ike": c.Timers.RekeyIKE, "timers.rekey_child": c.Timers.RekeyChild,
-		"timers.dpd_delay": c.Timers.DPDDelay, "timers.dpd_timeout": c.Timers.DPDTimeout, "timers.away_timeout": c.Timers.AwayTimeout,
-	} {
-		if d < 0 || d != 0 && d.Std() < minTimer {
-			c.add(key, "%s is less than %s; 0 means never", d, minTimer)
-		}
-	}
+	c.Timers.Check(func(key, format string, args ...any) { c.add("timers."+key, format, args...) })
 }

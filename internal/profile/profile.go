@@ -8,10 +8,10 @@ package profile
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 )
 
 // Profile describes one connection. New returns one with every default set.
@@ -28,11 +28,11 @@ type Profile struct {
 	// Reconnect comes back after failures until the user says down.
 	Reconnect bool `toml:"reconnect"`
 
-	Auth    Auth    `toml:"auth"`
-	Tunnel  Tunnel  `toml:"tunnel"`
-	Roaming Roaming `toml:"roaming"`
-	Crypto  Crypto  `toml:"crypto"`
-	Timers  Timers  `toml:"timers"`
+	Auth    Auth            `toml:"auth"`
+	Tunnel  Tunnel          `toml:"tunnel"`
+	Roaming Roaming         `toml:"roaming"`
+	Crypto  Crypto          `toml:"crypto"`
+	Timers  saconfig.Timers `toml:"timers"`
 }
 
 // Method is how we prove who we are.
@@ -123,38 +123,10 @@ type Crypto struct {
 	ESP string `toml:"esp"`
 }
 
-// Timers say when SAs are renewed and when a silent gateway is given up. Zero
-// means never, for DPDTimeout the default of the IKE engine.
-type Timers struct {
-	RekeyIKE   config.Duration `toml:"rekey_ike"`
-	RekeyChild config.Duration `toml:"rekey_child"`
-	// Jitter is the largest fraction by which a rekeying comes earlier.
-	Jitter float64 `toml:"jitter"`
-	// DPDDelay is the silence after which the gateway is asked whether it lives;
-	// DPDTimeout how long an unanswered exchange is repeated (RFC 7296 §2.4).
-	DPDDelay   config.Duration `toml:"dpd_delay"`
-	DPDTimeout config.Duration `toml:"dpd_timeout"`
-	// AwayTimeout is how long a session that can move (MOBIKE) outlives a gateway that
-	// is out of reach. Zero means DPDTimeout if that is set, or else the default of the
-	// IKE engine.
-	AwayTimeout config.Duration `toml:"away_timeout"`
-	// RekeyBytes and RekeyPackets renew a Child SA that has carried so much.
-	RekeyBytes   config.Size `toml:"rekey_bytes"`
-	RekeyPackets uint64      `toml:"rekey_packets"`
-}
-
 // Words for Crypto.
 const (
 	Modern = "modern"
 	Compat = "compat"
-)
-
-// Defaults of Timers.
-const (
-	DefaultRekeyIKE   = 4 * time.Hour
-	DefaultRekeyChild = time.Hour
-	DefaultJitter     = 0.1
-	DefaultDPDDelay   = 30 * time.Second
 )
 
 // New returns a profile with every default set; name, server and credentials are
@@ -168,10 +140,7 @@ func New(name string) *Profile {
 		},
 		Roaming: DefaultRoaming(),
 		Crypto:  Crypto{IKE: Modern, ESP: Modern},
-		Timers: Timers{
-			RekeyIKE: config.Duration(DefaultRekeyIKE), RekeyChild: config.Duration(DefaultRekeyChild),
-			Jitter: DefaultJitter, DPDDelay: config.Duration(DefaultDPDDelay),
-		},
+		Timers:  saconfig.DefaultTimers(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
+	"github.com/wayfarer-vpn/wayfarer/internal/saconfig"
 )
 
 const block = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -32,7 +33,7 @@ func TestDefaults(t *testing.T) {
 	if !p.Tunnel.Routes.Full() || len(p.Tunnel.Routes.Networks()) != 2 || !p.Reconnect || !p.Tunnel.DNS || !p.Tunnel.Fragmentation {
 		t.Errorf("defaults: %+v", p.Tunnel)
 	}
-	if p.Crypto.IKE != Modern || p.Timers.DPDDelay.Std() != DefaultDPDDelay {
+	if p.Crypto.IKE != Modern || p.Timers != saconfig.DefaultTimers() {
 		t.Errorf("defaults: %+v %+v", p.Crypto, p.Timers)
 	}
 }
