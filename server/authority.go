@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/pki"
 )
 
@@ -58,7 +58,7 @@ func (l *loader) ownAuthority() credentials {
 }
 
 func (l *loader) readOwn(path string) (data []byte, ok bool) {
-	data, err := os.ReadFile(path)
+	data, err := config.ReadFile(path, maxPEM)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.problems.Add("state_dir", "%s is missing: vpn-server cert renew makes a new one", path)
 	} else if err != nil {

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
 )
 
 // maxPEM is the largest certificate, key or CRL file that is read.
@@ -226,7 +226,10 @@ func readPEM[T any](l *loader, key, name string, parse func([]byte) (T, error)) 
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(l.dir, name)
 	}
-	data, err := readFile(name)
+	data, err := config.ReadFile(name, maxPEM)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no file %s", name)
+	}
 	if err != nil {
 		l.problems.Add(key, "%v", err)
 		return content
@@ -237,21 +240,6 @@ func readPEM[T any](l *loader, key, name string, parse func([]byte) (T, error)) 
 		l.problems.Add(key, "%s: %v", name, err)
 	}
 	return content
-}
-
-func readFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no file %s", name)
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	case info.Size() > maxPEM:
-		return nil, fmt.Errorf("%s is larger than %d octets", name, maxPEM)
-	}
-	return os.ReadFile(name)
 }
 
 // certificateKey names a certificate by issuer and serial number, in little space.

@@ -8,8 +8,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
@@ -18,8 +18,8 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 )
 
-// KeyUser is a user with a pre-shared key that the command line has added.
-type KeyUser struct {
+// keyUser is a user with a pre-shared key that the command line has added.
+type keyUser struct {
 	Name   string        `toml:"name"`
 	ID     string        `toml:"id"`
 	Secret config.Secret `toml:"secret"`
@@ -28,11 +28,11 @@ type KeyUser struct {
 
 // keyUserFile is the file of users with pre-shared keys.
 type keyUserFile struct {
-	Users []KeyUser `toml:"user"`
+	Users []keyUser `toml:"user"`
 }
 
 // loadKeyUsers reads the users with pre-shared keys of a state directory.
-func loadKeyUsers(stateDir string) ([]KeyUser, error) {
+func loadKeyUsers(stateDir string) ([]keyUser, error) {
 	var f keyUserFile
 	err := config.DecodeFile(filepath.Join(stateDir, keyUsersFile), &f)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,18 +42,16 @@ func loadKeyUsers(stateDir string) ([]KeyUser, error) {
 }
 
 // saveKeyUsers replaces the file of users with pre-shared keys.
-func saveKeyUsers(stateDir string, users []KeyUser) error {
-	var b []byte
-	b = append(b, "# Users with pre-shared keys, kept by \"vpn-server user\".\n"...)
+func saveKeyUsers(stateDir string, users []keyUser) error {
+	b := []byte("# Users with pre-shared keys, kept by \"vpn-server user\".\n")
+	defer func() { clear(b) }()
 	for _, u := range users {
-		for _, s := range []string{u.ID, string(u.Secret.Bytes())} {
-			if strings.ContainsAny(s, "\"\\") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-				return reason.New(reason.InvalidRequest, "the identity or key of %s holds characters that cannot be kept: quotes, backslashes or control characters", u.Name)
-			}
+		if !utf8.ValidString(u.ID) || !utf8.Valid(u.Secret.Bytes()) {
+			return reason.New(reason.InvalidRequest, "the identity or key of %s is not UTF-8 text and cannot be kept", u.Name)
 		}
-		b = fmt.Appendf(b, "\n[[user]]\nname = \"%s\"\nid = \"%s\"\nsecret = \"%s\"\nadded = %s\n", u.Name, u.ID, u.Secret.Bytes(), u.Added.UTC().Format(time.RFC3339))
+		b = fmt.Appendf(b, "\n[[user]]\nname = %s\nid = %s\nsecret = %s\nadded = %s\n",
+			config.Quote(u.Name), config.Quote(u.ID), config.Quote(string(u.Secret.Bytes())), u.Added.UTC().Format(time.RFC3339))
 	}
-	defer clear(b)
 	return atomicfile.WriteFile(filepath.Join(stateDir, keyUsersFile), b, 0o600)
 }
 
@@ -80,8 +78,8 @@ func (a *Admin) issueKey(p *profile.Profile, o UserOptions) (undo func() error, 
 	if err != nil {
 		return nil, reason.Wrap(reason.InvalidRequest, err)
 	}
-	users := slices.DeleteFunc(slices.Clone(before), func(k KeyUser) bool { return k.Name == p.Name })
-	users = append(users, KeyUser{Name: p.Name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
+	users := slices.DeleteFunc(slices.Clone(before), func(k keyUser) bool { return k.Name == p.Name })
+	users = append(users, keyUser{Name: p.Name, ID: id.String(), Secret: config.NewSecret(secret), Added: a.Now().UTC().Truncate(time.Second)})
 	if err := saveKeyUsers(a.Config.StateDir, users); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
 	"github.com/wayfarer-vpn/wayfarer/internal/profile"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/pki"
@@ -227,7 +228,7 @@ func (o *SetupOptions) file() ([]byte, error) {
 	defaults := NewConfig()
 	var b bytes.Buffer
 	err := configTemplate.Execute(&b, map[string]any{
-		"Name": o.Name, "Addresses": quoted(o.Addresses), "StateDir": o.StateDir, "OtherStateDir": o.StateDir != defaults.StateDir,
+		"Name": config.Quote(o.Name), "Addresses": quoted(o.Addresses), "StateDir": config.Quote(o.StateDir), "OtherStateDir": o.StateDir != defaults.StateDir,
 		"Pool4": o.Pool4, "Pool6": o.Pool6,
 		"Gateway": quoted([]netip.Addr{o.Pool4.Addr().Next(), o.Pool6.Addr().Next()}),
 		"DNS":     quoted(o.DNS), "HasDNS": len(o.DNS) > 0,
@@ -236,12 +237,11 @@ func (o *SetupOptions) file() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// quoted writes a TOML list of strings. The values are names and addresses: nothing in
-// them needs escaping.
+// quoted writes a TOML list of strings.
 func quoted[T any](list []T) string {
 	var parts []string
 	for _, v := range list {
-		parts = append(parts, fmt.Sprintf("%q", fmt.Sprint(v)))
+		parts = append(parts, config.Quote(fmt.Sprint(v)))
 	}
 	return "[" + strings.Join(parts, ", ") + "]"
 }
@@ -250,10 +250,10 @@ var configTemplate = template.Must(template.New("server.toml").Parse(`# Configur
 # "vpn-server check" says what is wrong; "systemctl reload vpn-server" (or SIGHUP)
 # puts changes in force without ending sessions.
 
-name = "{{.Name}}"
+name = {{.Name}}
 addresses = {{.Addresses}} # where clients reach this gateway, for their profiles
-# id = "{{.Name}}" # the identity that it proves
-{{if .OtherStateDir}}state_dir = "{{.StateDir}}"{{else}}# state_dir = "{{.StateDir}}"{{end}}
+# id = {{.Name}} # the identity that it proves
+{{if .OtherStateDir}}state_dir = {{.StateDir}}{{else}}# state_dir = {{.StateDir}}{{end}}
 
 [network]
 pool4 = "{{.Pool4}}" # addresses for clients

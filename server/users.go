@@ -391,7 +391,7 @@ func (a *Admin) endCredentials(u User, why pki.Reason) error {
 		if err != nil {
 			return err
 		}
-		users = slices.DeleteFunc(users, func(k KeyUser) bool { return k.Name == u.Name })
+		users = slices.DeleteFunc(users, func(k keyUser) bool { return k.Name == u.Name })
 		return saveKeyUsers(a.Config.StateDir, users)
 	}
 	p, err := a.openAuthority()

@@ -177,7 +177,6 @@ func TestUsersThatCannotBe(t *testing.T) {
 		"bob":   {Identity: "bob@elsewhere.test"},
 		"carol": {SharedKey: true, Lifetime: time.Hour},
 		"dave":  {Identity: "dave\n@vpn.example.test"},
-		"erin":  {Identity: "er\"in@vpn.example.test", SharedKey: true},
 		// A key for one of these would open the identities of others.
 		"all":    {Identity: "*", SharedKey: true},
 		"any":    {Identity: "%any", SharedKey: true},
@@ -277,7 +276,7 @@ func TestOneIdentityOneUser(t *testing.T) {
 // Keys of users that a former version kept for patterns open nothing.
 func TestKeptKeyForAPattern(t *testing.T) {
 	a := newAdmin(t)
-	if err := saveKeyUsers(a.Config.StateDir, []KeyUser{{Name: "all", ID: "*", Secret: config.NewSecret([]byte("secret"))}}); err != nil {
+	if err := saveKeyUsers(a.Config.StateDir, []keyUser{{Name: "all", ID: "*", Secret: config.NewSecret([]byte("secret"))}}); err != nil {
 		t.Fatal(err)
 	}
 	s := mustLoad(t, a)
@@ -522,5 +521,38 @@ func TestSetupRefusesAddressesThatProfilesWouldNot(t *testing.T) {
 				t.Errorf("%s: %v was made", bad, left)
 			}
 		}
+	}
+}
+
+// What TOML has to escape is kept as it is.
+func TestKeyUserWithQuotes(t *testing.T) {
+	a := newAdmin(t)
+	const identity = `er"in\@vpn.example.test`
+	if _, err := a.AddUser("erin", UserOptions{SharedKey: true, Identity: identity}); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := loadKeyUsers(a.Config.StateDir)
+	if err != nil || len(kept) != 1 || kept[0].ID != identity || kept[0].Name != "erin" {
+		t.Errorf("kept %+v, %v", kept, err)
+	}
+	p, err := profile.Parse("erin.toml", []byte(mustProfile(t, a, "erin")))
+	if err != nil || p.ID != identity || !p.Auth.PSK.Equal(kept[0].Secret) {
+		t.Errorf("profile %+v, %v", p, err)
+	}
+	bad := []keyUser{{Name: "x", ID: "\xff@vpn.example.test", Secret: config.NewSecret([]byte("x"))}}
+	if err := saveKeyUsers(a.Config.StateDir, bad); reason.Of(err) != reason.InvalidRequest {
+		t.Errorf("what is not text: %v", err)
+	}
+}
+
+func TestSetupInADirectoryWithQuotes(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, `a "state" \ directory`)
+	r, err := Setup(SetupOptions{Name: "vpn.example.test", ConfigDir: dir, StateDir: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Load(r.Config, time.Now()); err != nil || s.Config.StateDir != state {
+		t.Errorf("%v", err)
 	}
 }

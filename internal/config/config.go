@@ -16,15 +16,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
-	"golang.org/x/sys/unix"
 )
 
 // MaxSize is the largest file that is read, in octets. A profile with inline
@@ -63,9 +60,9 @@ func DecodeFile(path string, into any) error {
 // is about keys and values, and not about the file or its syntax, the document is
 // returned with it, and its Problems already hold what is wrong.
 func Load(path string, into any, options ...Option) (*Document, error) {
-	data, err := readFile(path, MaxSize)
+	data, err := ReadFile(path, MaxSize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read: %w", err)
 	}
 	return Parse(path, data, into, options...)
 }
@@ -196,30 +193,4 @@ func mayHoldSecret(line string) bool {
 		}
 	}
 	return false
-}
-
-// readFile reads a regular file of limited size. It does not wait on a pipe and
-// does not read devices.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	if int64(len(data)) > limit {
-		clear(data)
-		return nil, fmt.Errorf("read %s: larger than %d octets", path, limit)
-	}
-	return data, nil
 }

@@ -92,9 +92,9 @@ func (s *Secret) load(text, dir string, files bool) (warning string, err error) 
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	data, err := readFile(path, maxSecret)
+	data, err := ReadFile(path, maxSecret)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("read: %w", err)
 	}
 	data = bytes.TrimSuffix(data, []byte("\n"))
 	data = bytes.TrimSuffix(data, []byte("\r"))

@@ -62,7 +62,7 @@ func (w *writer) text(name, value, comment string) {
 		return
 	}
 	w.valid(name, value)
-	w.key(name, quote(value), "", comment)
+	w.key(name, config.Quote(value), "", comment)
 }
 
 // pem writes a block of text that keeps its lines.
@@ -73,7 +73,7 @@ func (w *writer) pem(name, value string) {
 	w.valid(name, value)
 	value = strings.TrimSpace(strings.ReplaceAll(value, "\r\n", "\n"))
 	if strings.Contains(value, "'''") || strings.ContainsFunc(value, isControl) {
-		w.line("%s = %s", name, quote(value))
+		w.line("%s = %s", name, config.Quote(value))
 		return
 	}
 	w.line("%s = '''\n%s\n'''", name, value)
@@ -95,7 +95,7 @@ func (p *Profile) writeIdentity(w *writer) {
 	} else {
 		var words []string
 		for _, s := range p.Server {
-			words = append(words, quote(s))
+			words = append(words, config.Quote(s))
 		}
 		w.key("server", "["+strings.Join(words, ", ")+"]", "", "Host names and addresses of the gateway, in order of preference.")
 	}
@@ -125,18 +125,18 @@ func (p *Profile) writeTunnel(w *writer) {
 	t, d := p.Tunnel, w.defaults.Tunnel
 	w.line("\n[tunnel]")
 	w.key("routes", t.Routes.String(), d.Routes.String(), `What goes through the tunnel: "full" (everything), "server" (what the gateway offers), or a list of networks.`)
-	w.key("lan", quote(string(t.LAN)), quote(string(d.LAN)), `With a full tunnel: "private" keeps attached private networks reachable, "block" does not.`)
+	w.key("lan", config.Quote(string(t.LAN)), config.Quote(string(d.LAN)), `With a full tunnel: "private" keeps attached private networks reachable, "block" does not.`)
 	w.key("dns", fmt.Sprint(t.DNS), fmt.Sprint(d.DNS), "Use the gateway's name servers.")
 	w.key("mtu", fmt.Sprint(t.MTU), fmt.Sprint(d.MTU), "0 chooses one.")
 	w.key("path_mtu", fmt.Sprint(t.PathMTU), fmt.Sprint(d.PathMTU), "The largest packet that the network outside carries; 0 finds out.")
-	w.key("dscp", quote(t.DSCP.String()), quote(d.DSCP.String()), `Priority of the packets outside: "clear", "copy" from those inside, or a DSCP from 0 to 63 in quotes.`)
+	w.key("dscp", config.Quote(t.DSCP.String()), config.Quote(d.DSCP.String()), `Priority of the packets outside: "clear", "copy" from those inside, or a DSCP from 0 to 63 in quotes.`)
 	w.key("tfc_padding", fmt.Sprint(t.TFC), fmt.Sprint(d.TFC), "All packets outside as long as the largest, so that their sizes tell nothing.")
 	w.key("native_esp", fmt.Sprint(t.NativeESP), fmt.Sprint(d.NativeESP), "IP protocol 50 in place of UDP where no NAT is in the way.")
 	w.key("nat_traversal", fmt.Sprint(t.NATTraversal), fmt.Sprint(d.NATTraversal), "Without it, which needs native_esp, whoever changes addresses on the way is an attacker (RFC 4555 section 3.9).")
 	w.key("replay_window", fmt.Sprint(t.ReplayWindow), fmt.Sprint(d.ReplayWindow), "In packets; 0 for the default.")
 	w.key("fragmentation", fmt.Sprint(t.Fragmentation), fmt.Sprint(d.Fragmentation), "IKE fragmentation (RFC 7383).")
 	w.key("mobike", fmt.Sprint(t.MOBIKE), fmt.Sprint(d.MOBIKE), "Move between networks (RFC 4555).")
-	w.key("childless", quote(string(t.Childless)), quote(string(d.Childless)), `"never", "allow" or "force" (RFC 6023).`)
+	w.key("childless", config.Quote(string(t.Childless)), config.Quote(string(d.Childless)), `"never", "allow" or "force" (RFC 6023).`)
 }
 
 func (p *Profile) writeCrypto(w *writer) {
@@ -144,8 +144,8 @@ func (p *Profile) writeCrypto(w *writer) {
 	w.line("\n[crypto]")
 	w.line(`# "modern", "compat", or proposals such as aes256gcm16-prfsha256-x25519, separated by commas.`)
 	w.valid("crypto", c.IKE+c.ESP)
-	w.key("ike", quote(c.IKE), quote(d.IKE), "")
-	w.key("esp", quote(c.ESP), quote(d.ESP), "")
+	w.key("ike", config.Quote(c.IKE), config.Quote(d.IKE), "")
+	w.key("esp", config.Quote(c.ESP), config.Quote(d.ESP), "")
 }
 
 func (p *Profile) writeTimers(w *writer) {
@@ -157,10 +157,10 @@ func (p *Profile) writeTimers(w *writer) {
 	w.duration("dpd_delay", t.DPDDelay, d.DPDDelay, "Silence after which the gateway is asked whether it lives; 0 for never.")
 	w.duration("dpd_timeout", t.DPDTimeout, d.DPDTimeout, "How long an unanswered exchange is repeated; 0 for the default.")
 	w.duration("away_timeout", t.AwayTimeout, d.AwayTimeout, "How long a session outlives a network that is gone; 0 for the default, 24h or dpd_timeout if that is set.")
-	w.key("rekey_bytes", quote(t.RekeyBytes.String()), quote(d.RekeyBytes.String()), "Traffic after which a Child SA is renewed; 0 for no limit.")
+	w.key("rekey_bytes", config.Quote(t.RekeyBytes.String()), config.Quote(d.RekeyBytes.String()), "Traffic after which a Child SA is renewed; 0 for no limit.")
 	w.key("rekey_packets", fmt.Sprint(t.RekeyPackets), fmt.Sprint(d.RekeyPackets), "")
 }
 
 func (w *writer) duration(name string, value, standard config.Duration, comment string) {
-	w.key(name, quote(value.String()), quote(standard.String()), comment)
+	w.key(name, config.Quote(value.String()), config.Quote(standard.String()), comment)
 }

@@ -3,12 +3,8 @@ package profile
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
 )
@@ -31,7 +27,7 @@ type Check func(*Profile, *config.Problems)
 
 // Load reads the profile at path. The warnings are for the user; they stop nothing.
 func Load(path string, checks ...Check) (p *Profile, warnings []string, err error) {
-	data, err := readLimited(path, MaxSize)
+	data, err := config.ReadFile(path, MaxSize)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read profile: %w", err)
 	}
@@ -81,7 +77,7 @@ func (p *Profile) ReadFiles(prefix, dir string, problems *config.Problems) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
-		data, err := readLimited(path, maxPEM)
+		data, err := config.ReadFile(path, maxPEM)
 		if err != nil {
 			problems.Add(prefix+key, "%v", err)
 			*text = ""
@@ -89,30 +85,6 @@ func (p *Profile) ReadFiles(prefix, dir string, problems *config.Problems) {
 		}
 		*text = string(data)
 	}
-}
-
-// readLimited reads a regular file of limited size; it does not wait on a pipe.
-func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: larger than %d octets", path, limit)
-	}
-	return data, nil
 }
 
 // errNotText is returned for secrets that a TOML file cannot hold.

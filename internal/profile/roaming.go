@@ -103,15 +103,15 @@ func (p *Profile) writeRoaming(w *writer) {
 	w.line("\n[roaming]")
 	w.key("interfaces", words(r.Interfaces), words(d.Interfaces), `Patterns for interfaces, preferred ones first, such as ["eth*", "wl*"].`)
 	w.key("metered", words(r.Metered), words(d.Metered), `Patterns for interfaces that cost money, such as ["wwan*"]: used when no other works.`)
-	w.key("family", quote(r.Family.String()), quote(d.Family.String()), `Preferred address family: "ipv4", "ipv6" or "any" (the one that connected).`)
+	w.key("family", config.Quote(r.Family.String()), config.Quote(d.Family.String()), `Preferred address family: "ipv4", "ipv6" or "any" (the one that connected).`)
 	w.key("order", words(r.Order), words(d.Order), `What paths are compared by: "interface", "metered", "preference" (of the system's routes), "family", "nat", "foreign".`)
-	w.key("standby", quote(r.Standby.String()), quote(d.Standby.String()), `"hot" keeps other paths tested and ready, "cold" tries them when needed.`)
+	w.key("standby", config.Quote(r.Standby.String()), config.Quote(d.Standby.String()), `"hot" keeps other paths tested and ready, "cold" tries them when needed.`)
 	w.key("standby_paths", fmt.Sprint(r.StandbyPaths), fmt.Sprint(d.StandbyPaths), "How many paths are kept ready.")
 	w.duration("path_failure", r.PathFailure, d.PathFailure, "How long traffic may go unanswered before it moves; from 300ms.")
 	w.duration("keepalive", r.Keepalive, d.Keepalive, "Distance of packets that keep NAT bindings alive.")
 	w.key("probe_burst", fmt.Sprint(r.ProbeBurst), fmt.Sprint(d.ProbeBurst), "Packets that may test paths at once, and a second after that.")
 	w.key("probes_per_second", fmt.Sprint(r.ProbesPerSecond), fmt.Sprint(d.ProbesPerSecond), "")
-	w.key("return_routability", quote(r.ReturnRoutability.String()), quote(d.ReturnRoutability.String()),
+	w.key("return_routability", config.Quote(r.ReturnRoutability.String()), config.Quote(d.ReturnRoutability.String()),
 		`Whether addresses of the gateway are tested "before" or "after" they get traffic, or "never".`)
 }
 
@@ -119,7 +119,7 @@ func (p *Profile) writeRoaming(w *writer) {
 func words[T any](list []T) string {
 	var out []string
 	for _, w := range list {
-		out = append(out, quote(fmt.Sprint(w)))
+		out = append(out, config.Quote(fmt.Sprint(w)))
 	}
 	return "[" + strings.Join(out, ", ") + "]"
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/wayfarer-vpn/wayfarer/internal/config"
 )
 
 // List is one string or a list of strings.
@@ -129,36 +131,13 @@ func (r Routes) Networks() []netip.Prefix {
 func (r Routes) String() string {
 	switch {
 	case r.FromServer:
-		return quote(routesServer)
+		return config.Quote(routesServer)
 	case len(r.List) == 0:
-		return quote(routesFull)
+		return config.Quote(routesFull)
 	}
 	var words []string
 	for _, p := range r.List {
-		words = append(words, quote(p.String()))
+		words = append(words, config.Quote(p.String()))
 	}
 	return "[" + strings.Join(words, ", ") + "]"
-}
-
-// quote writes a TOML basic string. Text that is not UTF-8 must be refused before.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r < 0x20 || r >= 0x7f && r < 0xa0:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }

@@ -93,9 +93,13 @@ must "gateway starts after the crash" gateway_up
 must "client starts after the crash" client_start
 check "the client comes back by itself" within 30 session_is_up
 check "the tunnel works after the crash" within 10 reach_inside
+spis() { on gateway ip xfrm state | grep -o 'spi 0x[0-9a-f]* reqid 14[0-9]*'; }
+old=$(spis)
 end server KILL
+check "a crash leaves states at the gateway" equal "$(spis)" "$old"
 must "gateway starts after a crash without cleanup" gateway_up
-check "the gateway has removed its own" nothing_of_ours gateway
+gone_with_the_crash() { [ -n "$old" ] && ! spis | grep -qF "$old"; } # the client makes new ones at once
+check "the gateway has removed them" gone_with_the_crash
 check "the client comes back to it" within 30 reach_inside
 check "the client ends in order" end client
 check "the gateway ends in order" end server
