@@ -19,6 +19,9 @@ const (
 	// removalDelay keeps a replaced Child SA in the data path a little longer:
 	// packets that were on their way are still accepted.
 	removalDelay = 2 * time.Second
+	// expireMargin comes on top of one and a half times the age at which a Child SA is
+	// renewed: so long it lives if every renewal fails.
+	expireMargin = 30 * time.Second
 )
 
 // childSA is one Child SA pair.
@@ -178,7 +181,7 @@ func (s *Session) newChild(now time.Time, alg suite.ESPAlgorithms, spiIn, spiOut
 		established: now, rekeyAt: s.jittered(now, s.policy.RekeyChild),
 	}
 	if p := s.policy.RekeyChild; p > 0 {
-		c.expireAt = now.Add(p + p/2 + 30*time.Second)
+		c.expireAt = now.Add(p + p/2 + expireMargin)
 	}
 	return c
 }

@@ -36,7 +36,6 @@ const (
 type crashDetector struct {
 	secret []byte
 	run    [8]byte
-	answer bucket
 	given  map[message.SPI]struct{} // our SPIs of sessions that were given up
 }
 
@@ -132,7 +131,7 @@ func (e *Engine) answerUnknown(now time.Time, pair locator.Pair, h message.Heade
 		own = h.SPIr
 	}
 	sealed := h.NextPayload == message.TypeSK || h.NextPayload == message.TypeSKF
-	if h.Response() || !sealed || !e.crash.lost(own) || !e.crash.answer.take(now, 20, 20) {
+	if h.Response() || !sealed || !e.crash.lost(own) || !e.limits.tokens.Allow(now) {
 		return
 	}
 	m := message.Message{Header: message.Header{

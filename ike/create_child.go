@@ -88,7 +88,7 @@ func (r *createChildRequest) unanswered(now time.Time, sa *ikeSA) { sa.peerSilen
 func (s *Session) retryLater(now time.Time, r request) {
 	sa := s.sa
 	sa.queue = append([]request{r}, sa.queue...)
-	sa.retryAt = now.Add(time.Second + time.Duration(s.engine.randomFraction()*float64(2*time.Second)))
+	sa.retryAt = now.Add(s.engine.pause(refusedPause, refusedPauseSpread))
 }
 
 // serveCreateChild answers a CREATE_CHILD_SA request: rekey of the IKE SA, rekey

@@ -91,7 +91,7 @@ type Engine struct {
 	responder *ResponderConfig
 	cookies   cookieJar
 	crash     crashDetector
-	noise     refusalLimiter
+	limits    limits
 
 	sessions map[SessionID]*Session
 	sas      map[message.SPI]*ikeSA   // by our own SPI
@@ -129,6 +129,7 @@ func NewEngine(cfg Config) *Engine {
 	e := &Engine{
 		cfg:      cfg,
 		log:      cfg.Log,
+		limits:   newLimits(),
 		sessions: make(map[SessionID]*Session),
 		sas:      make(map[message.SPI]*ikeSA),
 		initial:  make(map[initialKey]*ikeSA),

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/ike/message"
+	"github.com/wayfarer-vpn/wayfarer/internal/ratelimit"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
@@ -70,35 +71,29 @@ func (e *Engine) wantsCookie() bool {
 	return t > 0 && e.nHalf >= t
 }
 
-// refusalLimiter bounds how many Refused actions and stateless answers there are:
-// a burst, refilled with time.
-type refusalLimiter struct {
-	reports, versions bucket
+// Limits of what strangers can provoke: at once, and a second in the long run.
+const (
+	refusalBurst, refusalRate = 20, 5  // Refused actions
+	versionBurst, versionRate = 2, 1   // answers to another major version
+	tokenBurst, tokenRate     = 20, 20 // answers with a crash token
+)
+
+// limits are those of one engine.
+type limits struct {
+	refusals, versions, tokens *ratelimit.Bucket
 }
 
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
-// take takes a token from a bucket of size burst that refills at rate per second.
-func (b *bucket) take(now time.Time, burst, rate float64) bool {
-	if b.at.IsZero() {
-		b.tokens = burst
-	} else if d := now.Sub(b.at).Seconds(); d > 0 {
-		b.tokens = min(burst, b.tokens+d*rate)
+func newLimits() limits {
+	return limits{
+		refusals: ratelimit.NewBucket(refusalRate, refusalBurst),
+		versions: ratelimit.NewBucket(versionRate, versionBurst),
+		tokens:   ratelimit.NewBucket(tokenRate, tokenBurst),
 	}
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
 }
 
 // refuse reports a request that was turned away, at a limited rate.
 func (e *Engine) refuse(now time.Time, r Refused) {
-	if e.noise.reports.take(now, 20, 5) {
+	if e.limits.refusals.Allow(now) {
 		e.act(r)
 	}
 }
@@ -107,7 +102,7 @@ func (e *Engine) refuse(now time.Time, r Refused) {
 // low rate, since its source is not proved.
 func (e *Engine) wrongVersion(now time.Time, pair locator.Pair, h message.Header, v *message.VersionError) {
 	e.refuse(now, Refused{Pair: pair, Reason: reason.UnsupportedVersion, Notify: message.InvalidMajorVersion, Detail: v.Error()})
-	if v.Major < 2 || h.Response() || e.responder == nil || !e.noise.versions.take(now, 2, 1) {
+	if v.Major < 2 || h.Response() || e.responder == nil || !e.limits.versions.Allow(now) {
 		return
 	}
 	e.answerStateless(pair, h, &message.Notify{Kind: message.InvalidMajorVersion})

@@ -32,6 +32,14 @@ func (e *Engine) pause(least, spread time.Duration) time.Duration {
 	return least + time.Duration(e.randomFraction()*float64(spread))
 }
 
+// How long to wait before an exchange is begun again: after TEMPORARY_FAILURE, and after a
+// rekey that has failed.
+const (
+	refusedPause, refusedPauseSpread = time.Second, 2 * time.Second
+	failedChildPause                 = 5 * time.Second
+	failedIKEPause                   = 10 * time.Second
+)
+
 // seededReader is a stream of random octets made from a seed, for Work that runs
 // away from the engine's own source: SHAKE256 is a cryptographic generator, and the
 // same seed gives the same stream when a session is replayed.

@@ -165,7 +165,7 @@ func (s *Session) rekeyFailed(now time.Time, c *childSA, err error) {
 	var n *NotifyError
 	s.engine.log.Warn("rekeying a Child SA failed", "session", s.id, "child", c.id, "error", err, "refused", errors.As(err, &n))
 	if s.child(c.id) != nil {
-		c.rekeyAt = now.Add(5*time.Second + time.Duration(s.engine.randomFraction()*float64(5*time.Second)))
+		c.rekeyAt = now.Add(s.engine.pause(failedChildPause, failedChildPause))
 	}
 }
 

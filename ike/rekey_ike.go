@@ -221,7 +221,7 @@ func (r *rekeyIKERequest) refused(now time.Time, sa *ikeSA, n *message.Notify) {
 		sa.current = r
 		r.prepare(now, sa)
 	case n.Kind == message.TemporaryFailure:
-		s.rekeyAt = now.Add(time.Second + time.Duration(s.engine.randomFraction()*float64(2*time.Second)))
+		s.rekeyAt = now.Add(s.engine.pause(refusedPause, refusedPauseSpread))
 	default:
 		r.failed(now, sa, n.Kind.String())
 	}
@@ -245,7 +245,7 @@ func (r *rekeyIKERequest) failed(now time.Time, sa *ikeSA, why string) {
 	r.share.zero()
 	s.engine.log.Warn("rekeying the IKE SA failed", "session", s.id, "error", why)
 	if !sa.settleForRival(now) && sa == s.sa {
-		s.rekeyAt = now.Add(10*time.Second + time.Duration(s.engine.randomFraction()*float64(10*time.Second)))
+		s.rekeyAt = now.Add(s.engine.pause(failedIKEPause, failedIKEPause))
 		sa.pump(now)
 	}
 }

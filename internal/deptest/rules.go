@@ -34,7 +34,7 @@ var Rules = []Rule{
 	{In: []string{"ike/auth/..."}, Only: []string{"suite", "ike/message", "internal/reason"}, Why: "proving an identity needs no IKE SA"},
 	{In: []string{"ike/eap/..."}, Only: []string{"suite", "ike/message", "ike/auth", "internal/reason"}, Why: "EAP methods do not know what carries them"},
 	{In: []string{"ike/pathmtu"}, Why: "a search through sizes knows neither messages nor sessions"},
-	{In: []string{"ike"}, Only: []string{"suite", "ike/...", "esp", "locator", "internal/reason"}, Why: "the engine is pure; it describes SAs to esp and stands below mobike and the daemons"},
+	{In: []string{"ike"}, Only: []string{"suite", "ike/...", "esp", "locator", "internal/reason", "internal/ratelimit"}, Why: "the engine is pure; it describes SAs to esp and stands below mobike and the daemons"},
 	{In: []string{"mobike/..."}, Only: []string{"suite", "ike/...", "esp", "locator", "internal/reason"}, Why: "MOBIKE plugs into ike from above and drives locator"},
 	{In: []string{"hip"}, Only: []string{"suite", "hip/message", "esp", "locator", "internal/reason"}, Why: "HIP and IKE are neighbours that do not know each other"},
 	{In: []string{"esp"}, Only: []string{"suite", "locator"}, Why: "ESP does not care how keys were agreed"},
