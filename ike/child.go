@@ -36,38 +36,53 @@ type childSA struct {
 	rekeyAt     time.Time
 	expireAt    time.Time
 
-	tfc    bool // the peer takes padded packets (RFC 4303 §2.7)
-	active bool // we send on it
+	tfc bool // the peer takes padded packets (RFC 4303 §2.7)
+	use childUse
 	// unconfirmed: made by the peer's request, and our answer may be lost, so that
 	// the peer need not know it yet.
 	unconfirmed bool
-	deleting    bool // on its way out: our Delete is to be answered, or the peer's has come
-	replaced    bool // a successor is in use
-	removeAt    time.Time
+	deletion    deletion
+	removeAt    time.Time // from the data path, once deleted
 
 	// ours is our rekey of it, waiting or in flight; successor is what the peer's
 	// rekey of it made, with the nonces of that exchange (RFC 7296 §2.8.1).
 	ours            *rekeyChildRequest
 	successor       *childSA
 	successorNonces nonces
-	// redundant: made by the peer in a collision that we won; the peer deletes it.
-	redundant bool
 }
+
+// childUse says what a Child SA is for.
+type childUse uint8
+
+const (
+	standby   childUse = iota // the peer may send on it, we do not yet
+	active                    // we send on it
+	replaced                  // a successor is in use
+	redundant                 // lost a collision of two rekeys: who made it deletes it
+)
+
+// deletion says how far the end of a Child SA has come.
+type deletion uint8
+
+const (
+	undeleted deletion = iota
+	deleting           // our Delete waits for its turn or its answer
+	deleted            // on both sides; a replaced one stays a moment in the data path
+)
+
+// inUse says whether a Child SA counts: it is not replaced, redundant or on its way out.
+func (c *childSA) inUse() bool {
+	return (c.use == standby || c.use == active) && c.deletion == undeleted
+}
+
+// mayBeRekeyed says whether a Child SA can get a successor.
+func (c *childSA) mayBeRekeyed() bool { return c.inUse() && c.successor == nil }
 
 func (c *childSA) info() ChildInfo {
 	return ChildInfo{
 		ID: c.id, SPIIn: c.spiIn, SPIOut: c.spiOut, Algorithms: c.alg, Local: c.local, Remote: c.remote,
-		Established: c.established, RekeyAt: c.rekeyAt, Active: c.active,
+		Established: c.established, RekeyAt: c.rekeyAt, Active: c.use == active,
 	}
-}
-
-// deadline says when the session has something to do for it, zero for never. One that
-// is on its way out only waits for its end.
-func (c *childSA) deadline() time.Time {
-	if c.deleting {
-		return c.removeAt
-	}
-	return earlier(c.rekeyAt, c.expireAt)
 }
 
 // zero overwrites keys that the data path has not been given.
@@ -212,17 +227,18 @@ func (s *Session) install(now time.Time, c *childSA, activate bool) {
 
 // activate starts to send on a Child SA.
 func (s *Session) activate(c *childSA) {
-	if c.active || c.replaced || c.deleting || c.redundant {
+	if c.use != standby || c.deletion != undeleted {
 		return
 	}
-	c.active = true
+	c.use = active
 	s.Act(ActivateChild{Session: s.id, Child: c.id})
 }
 
 // remove forgets a Child SA; with a successor the data path keeps it a moment for
 // packets on their way.
 func (s *Session) remove(now time.Time, c *childSA) {
-	if c.replaced && s.state != Gone {
+	c.deletion = deleted
+	if c.use == replaced && s.state != Gone {
 		c.removeAt = now.Add(removalDelay)
 		return
 	}
@@ -238,19 +254,21 @@ func (s *Session) removeNow(c *childSA) {
 	}
 	for _, o := range s.children {
 		if o.successor == c {
-			o.successor = nil // it may be rekeyed again
-			o.replaced = c.replaced
+			o.successor = nil      // it may be rekeyed again
+			if c.use == replaced { // so the peer had sent on it
+				o.use = replaced
+			}
 		}
 	}
 	delete(s.engine.children, c.id)
 	s.Act(RemoveChild{Session: s.id, Child: c.id})
 }
 
-// live returns the Child SAs that are not on their way out.
+// live counts the Child SAs in use.
 func (s *Session) live() int {
 	n := 0
 	for _, c := range s.children {
-		if !c.replaced && !c.deleting && c.removeAt.IsZero() {
+		if c.inUse() {
 			n++
 		}
 	}
@@ -259,7 +277,7 @@ func (s *Session) live() int {
 
 func (s *Session) childByOutbound(spi uint32) *childSA {
 	for _, c := range s.children {
-		if c.spiOut == spi && c.removeAt.IsZero() {
+		if c.spiOut == spi && c.deletion != deleted {
 			return c
 		}
 	}

@@ -70,7 +70,7 @@ type deleteChildRequest struct{ child *childSA }
 
 // startDeleteChild deletes a Child SA for good.
 func (s *Session) startDeleteChild(now time.Time, c *childSA, why reason.Code) {
-	if c.deleting {
+	if c.deletion != undeleted {
 		return
 	}
 	s.Act(ChildDown{Session: s.id, Child: c.id, Reason: why})
@@ -78,14 +78,14 @@ func (s *Session) startDeleteChild(now time.Time, c *childSA, why reason.Code) {
 }
 
 func (s *Session) deleteChild(now time.Time, c *childSA) {
-	c.deleting = true
+	c.deletion = deleting
 	s.sa.enqueue(now, &deleteChildRequest{c})
 }
 
 func (r *deleteChildRequest) exchange() message.ExchangeType { return message.Informational }
 
 func (r *deleteChildRequest) prepare(now time.Time, sa *ikeSA) {
-	if sa.session.child(r.child.id) == nil || !r.child.removeAt.IsZero() {
+	if sa.session.child(r.child.id) == nil || r.child.deletion == deleted {
 		sa.withdraw(now) // the peer was quicker
 		return
 	}
@@ -110,19 +110,18 @@ func (s *Session) deleteByPeer(now time.Time, spi uint32) (uint32, bool) {
 		s.noteEarlyDelete(spi)
 		return 0, false
 	}
-	answer := !c.deleting
-	if next := c.successor; next != nil && s.child(next.id) != nil && !c.deleting {
-		c.replaced = true
+	ours := c.deletion == deleting
+	if next := c.successor; next != nil && s.child(next.id) != nil && !ours {
+		c.use = replaced
 		s.activate(next)
 		s.Act(Rekeyed{Session: s.id, OldChild: c.id, NewChild: next.id})
 	}
-	lost := !c.replaced && !c.redundant && !c.deleting && !s.withdrawSuccessor(c)
-	c.deleting = true
+	lost := c.inUse() && !s.withdrawSuccessor(c)
 	s.remove(now, c)
 	if lost {
 		s.Act(ChildDown{Session: s.id, Child: c.id, Reason: reason.PeerDeleted})
 	}
-	return c.spiIn, answer
+	return c.spiIn, !ours
 }
 
 // noteEarlyDelete remembers the Delete of a Child SA that may be the one we have
@@ -140,7 +139,7 @@ func (s *Session) noteEarlyDelete(spi uint32) {
 // collision, because it knows already that ours has won.
 func (s *Session) withdrawSuccessor(c *childSA) bool {
 	for _, old := range s.children {
-		if old.successor == c && !old.replaced {
+		if old.successor == c && old.use != replaced {
 			old.successor = nil
 			return true
 		}

@@ -169,8 +169,7 @@ func (sa *ikeSA) rejectResponder(now time.Time, err error) {
 	why := reasonForAuth(err, s.peerAuth)
 	sa.state = saUp
 	s.state = Closing
-	s.closeReason, s.closeNotify, s.closeDetail = why, message.AuthenticationFailed, err.Error()
-	s.closeBy = now.Add(closeTimeout)
+	s.closing = closing{now.Add(closeTimeout), why, message.AuthenticationFailed, err.Error()}
 	s.connectBy = time.Time{}
 	sa.urgent(now, &authFailedNotice{})
 }
@@ -198,7 +197,7 @@ func (r *authRequest) established(now time.Time, sa *ikeSA, x *Exchange) {
 		if errors.As(err, &refused) {
 			why, notify = refused.Reason, refused.Kind
 		}
-		s.closeNotify, s.closeDetail = notify, err.Error()
+		s.closing.notify, s.closing.detail = notify, err.Error()
 		s.close(now, why)
 		return
 	}

@@ -27,10 +27,10 @@ type rekeyChildRequest struct {
 
 func (s *Session) startRekeyChild(now time.Time, c *childSA) {
 	c.rekeyAt = time.Time{}
-	if c.ours != nil || c.deleting || c.replaced || c.successor != nil || c.redundant {
+	if c.ours != nil || !c.mayBeRekeyed() {
 		return
 	}
-	if !c.active || c.unconfirmed {
+	if c.use != active || c.unconfirmed {
 		c.rekeyAt = now.Add(time.Second)
 		return
 	}
@@ -111,12 +111,12 @@ func (r *rekeyChildRequest) succeed(now time.Time, sa *ikeSA, c *childSA, n nonc
 	if rival := old.successor; rival != nil {
 		if n.lower(old.successorNonces) {
 			// Ours had the lowest nonce: it is redundant and ours to delete.
-			c.redundant = true
+			c.use = redundant
 			s.install(now, c, false)
 			s.deleteChild(now, c)
 			return
 		}
-		rival.redundant = true
+		rival.use = redundant
 		old.successor = nil
 	}
 	if s.child(old.id) == nil {
@@ -125,7 +125,7 @@ func (r *rekeyChildRequest) succeed(now time.Time, sa *ikeSA, c *childSA, n nonc
 		return
 	}
 	s.install(now, c, true)
-	old.replaced = true
+	old.use = replaced
 	s.Act(Rekeyed{Session: s.id, OldChild: old.id, NewChild: c.id})
 	s.deleteChild(now, old)
 }
@@ -189,7 +189,7 @@ func (s *Session) rekeyTarget(n *message.Notify) (*childSA, *message.Notify) {
 // unready says how to refuse the rekey of a Child SA that is on its way out
 // (RFC 7296 §2.25.1); nil when it may be rekeyed.
 func (c *childSA) unready() *message.Notify {
-	if c.deleting || c.replaced || c.successor != nil {
+	if !c.mayBeRekeyed() {
 		return &message.Notify{Kind: message.TemporaryFailure}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/wayfarer-vpn/wayfarer/esp"
@@ -50,15 +49,12 @@ type Session struct {
 	started, up  time.Time
 	rekeyAt      time.Time // of the IKE SA
 	connectBy    time.Time // until when the session must be up
-	closeBy      time.Time // until when a closing session may last
 	childlessBy  time.Time // until when a session without Child SA may last
 	lastIn       time.Time // last authenticated IKE message
 	pathIn       time.Time // of these, the last one that shows that the path in use works
 	answeredAt   time.Time // when the peer's last request was answered first
 	livenessFrom time.Time // silence counts from here at the latest
-	closeReason  reason.Code
-	closeNotify  message.NotifyType
-	closeDetail  string
+	closing      closing
 	lingerBy     time.Time // until when a session that is over repeats its last answer
 
 	// awaiting is the rest of IKE_AUTH while an AuthorizeRequest is out.
@@ -70,6 +66,14 @@ type Session struct {
 	heapIndex int
 	spinAt    time.Time // when the session was due again right after its tick
 	spun      int       // how often
+}
+
+// closing is the orderly end of a session that is under way, and what it ends with.
+type closing struct {
+	by     time.Time // until when it may last
+	why    reason.Code
+	notify message.NotifyType
+	detail string
 }
 
 func (e *Engine) newSession(now time.Time, p *Policy, role Role, pair locator.Pair) *Session {
@@ -107,93 +111,6 @@ func (s *Session) Path() esp.Path { return s.path }
 // Act hands an action to whoever drives the engine.
 func (s *Session) Act(a Action) { s.engine.act(a) }
 
-// deadline says when tick has something to do, zero for never.
-func (s *Session) deadline() time.Time {
-	if s.state == Gone {
-		return s.lingerBy
-	}
-	at := earlier(s.connectBy, s.closeBy)
-	at = earlier(at, s.childlessBy)
-	if s.sa != nil {
-		at = earlier(at, s.sa.deadline())
-	}
-	for _, sa := range s.retired {
-		at = earlier(at, sa.deadline())
-	}
-	if s.state == Up {
-		at = earlier(at, s.rekeyAt)
-		at = earlier(at, s.livenessAt())
-		at = earlier(at, s.mtu.deadline())
-		for _, t := range s.tasks {
-			if t, ok := t.(Timed); ok {
-				at = earlier(at, t.Deadline())
-			}
-		}
-		for _, c := range s.children {
-			at = earlier(at, c.deadline())
-		}
-	}
-	return at
-}
-
-// tick does what has become due.
-func (s *Session) tick(now time.Time) {
-	due := func(at time.Time) bool { return !at.IsZero() && !at.After(now) }
-	switch {
-	case due(s.lingerBy):
-		s.lingerBy = time.Time{}
-		s.sa.drop()
-		return
-	case s.state == Gone:
-		return
-	case due(s.closeBy):
-		s.finishClosing(now)
-		return
-	case due(s.connectBy):
-		s.finish(now, reason.NoAnswer, 0, fmt.Sprintf("not connected after %v", now.Sub(s.started).Round(time.Millisecond)))
-		return
-	case due(s.childlessBy):
-		s.childlessBy = time.Time{}
-		s.close(now, reason.NoChildSA)
-	}
-	for _, sa := range append([]*ikeSA{s.sa}, s.retired...) {
-		if sa != nil && s.state != Gone {
-			sa.tick(now)
-		}
-	}
-	if s.state != Up {
-		return
-	}
-	if due(s.rekeyAt) {
-		s.startRekeyIKE(now)
-	}
-	for _, c := range append([]*childSA(nil), s.children...) {
-		switch {
-		case due(c.removeAt):
-			s.removeNow(c)
-		case c.deleting:
-		case due(c.expireAt) && !s.awaySince(now).IsZero():
-			// Nobody uses it; its renewal comes first when the peer is back.
-			c.expireAt = now.Add(awayAfter)
-		case due(c.expireAt):
-			s.startDeleteChild(now, c, reason.LifetimeExpired)
-		case due(c.rekeyAt):
-			s.startRekeyChild(now, c)
-		}
-	}
-	for _, t := range s.tasks {
-		if t, ok := t.(Timed); ok && due(t.Deadline()) {
-			t.Tick(now)
-		}
-	}
-	if due(s.livenessAt()) {
-		s.checkLiveness(now)
-	}
-	if due(s.mtu.deadline()) { // last: only when nothing else is to be done
-		s.mtu.tick(now)
-	}
-}
-
 // authenticated is called when both sides have proved who they are.
 func (s *Session) authenticated(now time.Time) {
 	s.state = Up
@@ -225,15 +142,14 @@ func (s *Session) close(now time.Time, why reason.Code) {
 		s.finish(now, why, 0, "")
 	case Up:
 		s.state = Closing
-		s.closeReason = why
-		s.closeBy = now.Add(closeTimeout)
+		s.closing.why, s.closing.by = why, now.Add(closeTimeout)
 		s.sa.urgent(now, &deleteIKE{closing: true})
 	}
 }
 
 // finishClosing ends a session that is closing.
 func (s *Session) finishClosing(now time.Time) {
-	s.finish(now, s.closeReason, s.closeNotify, s.closeDetail)
+	s.finish(now, s.closing.why, s.closing.notify, s.closing.detail)
 }
 
 // finish ends the session now; nothing of it is left.
@@ -357,7 +273,7 @@ func (s *Session) info() SessionInfo {
 		}
 	}
 	for _, c := range s.children {
-		if !c.replaced && !c.redundant && !c.deleting {
+		if c.inUse() {
 			i.Children = append(i.Children, c.info())
 		}
 	}
