@@ -273,8 +273,9 @@ masquerade = true # clients appear with the gateway's own address
 [auth]
 # methods = ["certificate", "psk"] # by default those there are credentials for
 # remote_id = ["*"] # who may connect: identities, "*@example.org", "*.example.org"
-# unique = "{{.Default.Auth.Unique}}" # a second session of an identity: "no" lets both live, unless the client says that it has no other; "never" does so
-#   in any case (several devices share it); "replace" ends the first; "keep" refuses the second while the first lives
+# A second session of an identity: "no" lets both live, unless the client says that it has no other; "never" does so in any
+# case, for several devices with one identity; "replace" ends the first; "keep" refuses the second while the first lives.
+# unique = "{{.Default.Auth.Unique}}"
 # send_certificate = {{.Default.Auth.SendCertificate}}
 # Certificates of another authority in place of the gateway's own:
 # certificate = "gateway.pem"
@@ -331,7 +332,8 @@ masquerade = true # clients appear with the gateway's own address
 # half_open_per_address = 64
 # half_open_timeout = "15s"
 # sessions = 0 # no limit
-# sessions_per_identity = {{.Default.Limits.SessionsPerIdentity}} # a further one takes the place of one that is away, or is refused; 0 for no limit
+# One more session of an identity takes the place of one that is away, or is refused. 0 is no limit.
+# sessions_per_identity = {{.Default.Limits.SessionsPerIdentity}}
 
 [control]
 # socket = "{{.Default.Control.Socket}}"

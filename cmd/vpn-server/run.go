@@ -23,7 +23,8 @@ func runCommand() *urfave.Command {
 		Name:  "run",
 		Usage: "run the gateway in the foreground",
 		Description: cli.Describe("SIGTERM and SIGINT end it: clients are told, and what it has installed is removed, except for the routes that keep packets for clients from leaving in clear. "+
-			"SIGHUP reads the configuration again. It tells systemd when it is ready and serves its watchdog. The exit code is 78 when the configuration is invalid: trying again does not help then.",
+			"SIGHUP reads the configuration again. It tells systemd when it is ready and serves its watchdog. The exit code is 78 when the configuration is invalid: trying again does not help then. "+
+			"An identity that has as many sessions as [limits] sessions_per_identity allows, 16 by default, gets a further one in place of one of its own that is away, or none; what a second session means at all says [auth] unique.",
 			cli.Example{Command: "vpn-server run", Does: "Run with the default configuration"},
 			cli.Example{Command: "vpn-server run --config ./server.toml", Does: "Run with another one"}),
 		Action: func(c *urfave.Context) error {
