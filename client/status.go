@@ -203,30 +203,11 @@ func endpoint(ap netip.AddrPort) *Endpoint { return &Endpoint{ap.Addr(), ap.Port
 func childStatus(c ike.ChildInfo) Child {
 	out := Child{
 		SPIIn: fmt.Sprintf("%08x", c.SPIIn), SPIOut: fmt.Sprintf("%08x", c.SPIOut),
-		Algorithm: c.Algorithms.String(), Local: selectorStrings(c.Local), Remote: selectorStrings(c.Remote),
+		Algorithm: c.Algorithms.String(), Local: esp.SelectorTexts(c.Local), Remote: esp.SelectorTexts(c.Remote),
 	}
 	if !c.RekeyAt.IsZero() {
 		at := c.RekeyAt
 		out.RekeyAt = &at
-	}
-	return out
-}
-
-// selectorStrings writes selectors as networks where they are such.
-func selectorStrings(list []esp.Selector) []string {
-	out := []string{}
-	for _, s := range list {
-		text := s.Start.String() + "-" + s.End.String()
-		if prefixes := prefixesOf(s); len(prefixes) == 1 {
-			text = prefixes[0].String()
-		}
-		if s.Protocol != 0 {
-			text += fmt.Sprintf(" protocol %d", s.Protocol)
-		}
-		if s.StartPort != 0 || s.EndPort != 0xffff {
-			text += fmt.Sprintf(" ports %d-%d", s.StartPort, s.EndPort)
-		}
-		out = append(out, text)
 	}
 	return out
 }

@@ -6,6 +6,8 @@
 package esp
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -13,8 +15,28 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/suite"
 )
 
-// DefaultReplayWindow is the size of the anti-replay window in packets.
-const DefaultReplayWindow = 2048
+// What every data path keeps to.
+const (
+	// DefaultReplayWindow is the size of the anti-replay window in packets.
+	DefaultReplayWindow = 2048
+	// DefaultMTU is that of the tunnel's interface. It fits a path of 1500 octets with any
+	// algorithm, also when the outer packet is IPv6 in UDP, and leaves some for a tunnel
+	// or PPPoE underneath.
+	DefaultMTU = 1380
+	// WatchRest is for how long after the last traffic a data path goes on watching for
+	// answers.
+	WatchRest = time.Second
+	// SourceReportInterval limits SourceChanged events of one host. A NAT may change its
+	// mapping twice in a row, and each change waits so long at most.
+	SourceReportInterval = 200 * time.Millisecond
+)
+
+// Errors of a data path's methods.
+var (
+	ErrUnknownHost    = errors.New("host is not known to the data path")
+	ErrUnknownChild   = errors.New("child sa is not known to the data path")
+	ErrDataPathClosed = errors.New("data path is closed")
+)
 
 // HostID names the peer that SAs belong to. Moving a host moves all its SAs.
 type HostID uint64
@@ -91,6 +113,19 @@ type Path struct {
 	// until a valid packet comes from it or it moves, it is sent one packet a second at
 	// most, or none.
 	Sparing bool
+}
+
+// Check reports what no data path can work with.
+func (p Path) Check() error {
+	switch {
+	case !p.Pair.Remote.IsValid():
+		return errors.New("path has no remote address")
+	case p.UDP && p.Pair.Remote.Port() == 0:
+		return fmt.Errorf("path to %s in UDP has no port", p.Pair.Remote.Addr())
+	case p.Keepalive < 0 || p.MTU < 0:
+		return errors.New("path has a negative keepalive or MTU")
+	}
+	return nil
 }
 
 // Stats are the counters of a Child SA.

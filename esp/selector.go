@@ -16,21 +16,36 @@ func (s Selector) AnyPort() bool { return s.StartPort == 0 && s.EndPort == 65535
 // (RFC 7296 §3.13.1, RFC 4301 §4.4.1.1).
 func (s Selector) Opaque() bool { return s.StartPort == 65535 && s.EndPort == 0 }
 
-// String writes addresses[protocol/ports].
+// String writes a selector as people read it: as a network where it is one, with
+// protocol and ports where they are limited.
 func (s Selector) String() string {
-	addrs := fmt.Sprintf("%s-%s", s.Start, s.End)
+	text := s.Start.String()
 	if p := s.prefixes(); len(p) == 1 {
-		addrs = p[0].String()
+		text = p[0].String()
+	} else if s.End != s.Start {
+		text += "-" + s.End.String()
+	}
+	if s.Protocol != 0 {
+		text += fmt.Sprintf(" protocol %d", s.Protocol)
 	}
 	switch {
-	case s.Any():
-		return addrs
-	case s.Opaque():
-		return fmt.Sprintf("%s[%d/opaque]", addrs, s.Protocol)
 	case s.AnyPort():
-		return fmt.Sprintf("%s[%d]", addrs, s.Protocol)
+		return text
+	case s.Opaque():
+		return text + " port opaque"
+	case s.StartPort == s.EndPort:
+		return text + fmt.Sprintf(" port %d", s.StartPort)
 	}
-	return fmt.Sprintf("%s[%d/%d-%d]", addrs, s.Protocol, s.StartPort, s.EndPort)
+	return text + fmt.Sprintf(" ports %d-%d", s.StartPort, s.EndPort)
+}
+
+// SelectorTexts writes a list of selectors, never nil.
+func SelectorTexts(list []Selector) []string {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		out = append(out, s.String())
+	}
+	return out
 }
 
 // PrefixSelector returns the selector for every packet of a prefix.

@@ -121,12 +121,13 @@ func TestSelectorsAreChecked(t *testing.T) {
 
 func TestSelectorString(t *testing.T) {
 	for want, s := range map[string]Selector{
-		"10.0.0.0/24":                    prefixSel("10.0.0.0/24"),
-		"10.0.0.1-10.0.0.2":              addrRange("10.0.0.1", "10.0.0.2"),
-		"10.0.0.1/32[17]":                withPorts(prefixSel("10.0.0.1/32"), 17, 0, 65535),
-		"fd00::/8[6/80-81]":              withPorts(prefixSel("fd00::/8"), 6, 80, 81),
-		"0.0.0.0/0[6/opaque]":            withPorts(prefixSel("0.0.0.0/0"), 6, 65535, 0),
-		"10.0.0.1-10.0.0.2[0/1000-2000]": withPorts(addrRange("10.0.0.1", "10.0.0.2"), 0, 1000, 2000),
+		"10.0.0.0/24":                       prefixSel("10.0.0.0/24"),
+		"10.0.0.1-10.0.0.2":                 addrRange("10.0.0.1", "10.0.0.2"),
+		"10.0.0.1/32 protocol 17":           withPorts(prefixSel("10.0.0.1/32"), 17, 0, 65535),
+		"fd00::/8 protocol 6 ports 80-81":   withPorts(prefixSel("fd00::/8"), 6, 80, 81),
+		"0.0.0.0/0 protocol 6 port opaque":  withPorts(prefixSel("0.0.0.0/0"), 6, 65535, 0),
+		"10.0.0.1/32 protocol 17 port 53":   withPorts(prefixSel("10.0.0.1/32"), 17, 53, 53),
+		"10.0.0.1-10.0.0.2 ports 1000-2000": withPorts(addrRange("10.0.0.1", "10.0.0.2"), 0, 1000, 2000),
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

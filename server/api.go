@@ -165,17 +165,10 @@ func newSession(i ike.SessionInfo, stats *esp.Stats) *Session {
 }
 
 func newChild(c ike.ChildInfo) Child {
-	out := Child{
+	return Child{
 		SPIIn: fmt.Sprintf("%08x", c.SPIIn), SPIOut: fmt.Sprintf("%08x", c.SPIOut), Algorithms: c.Algorithms.String(),
-		Local: []string{}, Remote: []string{}, Established: c.Established, RekeyAt: c.RekeyAt, Active: c.Active,
+		Local: esp.SelectorTexts(c.Local), Remote: esp.SelectorTexts(c.Remote), Established: c.Established, RekeyAt: c.RekeyAt, Active: c.Active,
 	}
-	for _, s := range c.Local {
-		out.Local = append(out.Local, selectorText(s))
-	}
-	for _, s := range c.Remote {
-		out.Remote = append(out.Remote, selectorText(s))
-	}
-	return out
 }
 
 func stateName(s ike.State) string {
@@ -187,44 +180,6 @@ func stateName(s ike.State) string {
 	default:
 		return stateClosing
 	}
-}
-
-// selectorText writes a traffic selector: as a network where it is one, with protocol
-// and ports where they are limited.
-func selectorText(s esp.Selector) string {
-	text := s.Start.String()
-	if p, ok := spanned(s.Start, s.End); ok {
-		text = p.String()
-	} else if s.End != s.Start {
-		text += "-" + s.End.String()
-	}
-	if s.Protocol != 0 {
-		text += fmt.Sprintf(" protocol %d", s.Protocol)
-	}
-	switch {
-	case s.StartPort == 0 && s.EndPort == 65535:
-	case s.StartPort > s.EndPort:
-		text += " port opaque"
-	case s.StartPort == s.EndPort:
-		text += fmt.Sprintf(" port %d", s.StartPort)
-	default:
-		text += fmt.Sprintf(" ports %d-%d", s.StartPort, s.EndPort)
-	}
-	return text
-}
-
-// spanned finds the network that reaches from first to last.
-func spanned(first, last netip.Addr) (netip.Prefix, bool) {
-	if first == last {
-		return netip.PrefixFrom(first, first.BitLen()), true
-	}
-	for bits := range first.BitLen() {
-		p := netip.PrefixFrom(first, bits)
-		if p.Masked().Addr() == first && esp.PrefixSelector(p).End == last {
-			return p, true
-		}
-	}
-	return netip.Prefix{}, false
 }
 
 func ikeAlgorithms(a suite.IKEAlgorithms) string { return a.String() }

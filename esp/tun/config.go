@@ -34,10 +34,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
-// DefaultMTU fits a path of 1500 octets with any algorithm, also when the outer
-// packet is IPv6 in UDP, and leaves some for a tunnel or PPPoE underneath.
-const DefaultMTU = 1380
-
 // Sender sends what the data path has sealed. Calls come from the goroutine that
 // reads the TUN device and from the one for keepalives; the packets may be reused
 // after a call returns.
@@ -96,7 +92,7 @@ func (c *Config) complete() error {
 
 func (c *Config) createDevice() error {
 	if c.MTU == 0 {
-		c.MTU = DefaultMTU
+		c.MTU = esp.DefaultMTU
 	}
 	if c.Name == "" {
 		return errors.New("a TUN device needs a name, such as \"vpn%d\"")

@@ -13,13 +13,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/internal/transport"
 )
 
-// Errors of the data path's methods.
-var (
-	ErrUnknownHost  = errors.New("host is not known to the data path")
-	ErrUnknownChild = errors.New("child sa is not known to the data path")
-	ErrClosed       = errors.New("data path is closed")
-)
-
 // DataPath implements esp.DataPath and takes the ESP packets of a transport.
 type DataPath struct {
 	cfg  Config
@@ -133,13 +126,13 @@ func (d *DataPath) HandleESP(batch []transport.ESPTrain) {
 
 // AddHost implements esp.DataPath.
 func (d *DataPath) AddHost(id esp.HostID, path esp.Path) error {
-	if err := checkPath(path); err != nil {
+	if err := path.Check(); err != nil {
 		return fmt.Errorf("add host %d: %w", id, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.shut {
-		return ErrClosed
+		return esp.ErrDataPathClosed
 	}
 	if d.hosts[id] != nil {
 		return fmt.Errorf("host %d is known already; move it instead", id)
@@ -153,14 +146,14 @@ func (d *DataPath) AddHost(id esp.HostID, path esp.Path) error {
 
 // MoveHost implements esp.DataPath.
 func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
-	if err := checkPath(path); err != nil {
+	if err := path.Check(); err != nil {
 		return fmt.Errorf("move host %d: %w", id, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return fmt.Errorf("move host %d: %w", id, ErrUnknownHost)
+		return fmt.Errorf("move host %d: %w", id, esp.ErrUnknownHost)
 	}
 	stamp := d.stamp(d.cfg.Now())
 	h.move(path, stamp)
@@ -175,7 +168,7 @@ func (d *DataPath) RemoveHost(id esp.HostID) error {
 	defer d.mu.Unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return fmt.Errorf("remove host %d: %w", id, ErrUnknownHost)
+		return fmt.Errorf("remove host %d: %w", id, esp.ErrUnknownHost)
 	}
 	for _, c := range h.children {
 		d.unlink(c)
@@ -207,11 +200,11 @@ func (d *DataPath) AddChild(desc esp.Child) error {
 
 func (d *DataPath) link(c *child, id esp.HostID) error {
 	if d.shut {
-		return ErrClosed
+		return esp.ErrDataPathClosed
 	}
 	c.host = d.hosts[id]
 	if c.host == nil {
-		return fmt.Errorf("host %d: %w", id, ErrUnknownHost)
+		return fmt.Errorf("host %d: %w", id, esp.ErrUnknownHost)
 	}
 	if d.children[c.id] != nil {
 		return errors.New("a child sa with this id exists")
@@ -230,7 +223,7 @@ func (d *DataPath) ActivateChild(id esp.ChildID) error {
 	defer d.mu.Unlock()
 	c := d.children[id]
 	if c == nil {
-		return fmt.Errorf("activate child sa %d: %w", id, ErrUnknownChild)
+		return fmt.Errorf("activate child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	d.spd.Insert(c, c.host.id, c.selectors, c.remote)
 	c.active = true
@@ -244,7 +237,7 @@ func (d *DataPath) RemoveChild(id esp.ChildID) error {
 	defer d.mu.Unlock()
 	c := d.children[id]
 	if c == nil {
-		return fmt.Errorf("remove child sa %d: %w", id, ErrUnknownChild)
+		return fmt.Errorf("remove child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	d.unlink(c)
 	d.waitForSealers()
@@ -282,7 +275,7 @@ func (d *DataPath) QueryChild(id esp.ChildID) (esp.Stats, error) {
 	defer d.mu.Unlock()
 	c := d.children[id]
 	if c == nil {
-		return esp.Stats{}, fmt.Errorf("query child sa %d: %w", id, ErrUnknownChild)
+		return esp.Stats{}, fmt.Errorf("query child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	return d.stats(c), nil
 }
@@ -293,7 +286,7 @@ func (d *DataPath) QueryHost(id esp.HostID) (esp.Stats, error) {
 	defer d.mu.Unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return esp.Stats{}, fmt.Errorf("query host %d: %w", id, ErrUnknownHost)
+		return esp.Stats{}, fmt.Errorf("query host %d: %w", id, esp.ErrUnknownHost)
 	}
 	sum := h.former
 	for _, c := range h.children {

@@ -217,7 +217,7 @@ func TestMoveHost(t *testing.T) {
 	if got := carry(b, a); len(got) != 1 {
 		t.Fatal("a packet from the old path was dropped")
 	}
-	if err := a.dp.MoveHost(99, moved); !errors.Is(err, ErrUnknownHost) {
+	if err := a.dp.MoveHost(99, moved); !errors.Is(err, esp.ErrUnknownHost) {
 		t.Errorf("moving nobody: %v", err)
 	}
 	if err := a.dp.MoveHost(theHost, esp.Path{}); err == nil {
@@ -479,7 +479,7 @@ func TestQueryHostKeepsFormerChildren(t *testing.T) {
 	if sa.OutPackets != 3 || sa.OutBytes != 300 || sb.InPackets != 3 || sb.InBytes != 300 || sb.LastIn.IsZero() {
 		t.Errorf("%+v %+v", sa, sb)
 	}
-	if _, err := a.dp.QueryChild(1); !errors.Is(err, ErrUnknownChild) {
+	if _, err := a.dp.QueryChild(1); !errors.Is(err, esp.ErrUnknownChild) {
 		t.Errorf("query of a removed child: %v", err)
 	}
 }
@@ -487,7 +487,7 @@ func TestQueryHostKeepsFormerChildren(t *testing.T) {
 func TestControlErrors(t *testing.T) {
 	a := newSide(t)
 	forA, _ := algorithms[0].children(1)
-	if err := a.dp.AddChild(forA); !errors.Is(err, ErrUnknownHost) {
+	if err := a.dp.AddChild(forA); !errors.Is(err, esp.ErrUnknownHost) {
 		t.Errorf("child without host: %v", err)
 	}
 	a.must(a.dp.AddHost(theHost, esp.Path{Pair: pairAB, UDP: true}))
@@ -526,7 +526,7 @@ func TestControlErrors(t *testing.T) {
 	a.must(a.dp.AddChild(forA)) // everything was free again
 	a.must(a.dp.Close())
 	a.must(a.dp.Close())
-	if err := a.dp.AddHost(5, esp.Path{Pair: pairAB, UDP: true}); !errors.Is(err, ErrClosed) {
+	if err := a.dp.AddHost(5, esp.Path{Pair: pairAB, UDP: true}); !errors.Is(err, esp.ErrDataPathClosed) {
 		t.Errorf("add after close: %v", err)
 	}
 	a.receive(pairAB, true, []byte{0, 2, 0, 1, 0, 0, 0, 1, 0, 0}) // must not panic

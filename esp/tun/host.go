@@ -1,8 +1,6 @@
 package tun
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -61,19 +59,6 @@ func (h *host) returned(path *esp.Path) {
 	again := *path
 	again.Sparing = false
 	h.path.CompareAndSwap(path, &again)
-}
-
-func checkPath(p esp.Path) error {
-	if !p.Pair.Remote.IsValid() {
-		return errors.New("path has no remote address")
-	}
-	if p.UDP && p.Pair.Remote.Port() == 0 {
-		return fmt.Errorf("path to %s in UDP has no port", p.Pair.Remote.Addr())
-	}
-	if p.Keepalive < 0 || p.MTU < 0 {
-		return errors.New("path has a negative keepalive or MTU")
-	}
-	return nil
 }
 
 // sameSource reports whether a packet came from where the path leads to.
@@ -162,7 +147,3 @@ func (d *DataPath) stats(c *child) esp.Stats {
 		LastIn: d.instant(c.lastIn.Load()), LastOut: d.instant(c.lastOut.Load()),
 	}
 }
-
-// sourceReportInterval limits SourceChanged events of one host. A NAT may change its
-// mapping twice in a row, and each change waits so long at most.
-const sourceReportInterval = 200 * time.Millisecond

@@ -187,7 +187,7 @@ func (w *inbound) alive(c *child, t *transport.ESPTrain, newest bool) {
 // mayReport limits the rate of SourceChanged events.
 func (h *host) mayReport(stamp int64) bool {
 	last := h.reported.Load()
-	if last != 0 && stamp-last < int64(sourceReportInterval) {
+	if last != 0 && stamp-last < int64(esp.SourceReportInterval) {
 		return false
 	}
 	return h.reported.CompareAndSwap(last, stamp)

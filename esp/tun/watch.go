@@ -13,9 +13,6 @@ import (
 // where the path leads takes it away. While there is traffic a goroutine looks at
 // the stamps a few times per Path.UnansweredAfter; without, it sleeps.
 
-// watchRest is for how long after the last traffic the watch goes on looking.
-const watchRest = time.Second
-
 // waits notes that packets went out.
 func (d *DataPath) waits(h *host, path *esp.Path, stamp int64) {
 	if path.UnansweredAfter == 0 || h.waiting.Load() != 0 {
@@ -42,7 +39,7 @@ func (d *DataPath) watchLoop() {
 			busy = now
 		}
 		timer.Stop()
-		if every > 0 && now.Sub(busy) < watchRest {
+		if every > 0 && now.Sub(busy) < esp.WatchRest {
 			d.watchAsleep.Store(false)
 			timer.Reset(every)
 		}

@@ -33,17 +33,6 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/locator"
 )
 
-// DefaultMTU is that of the userspace path: it fits a path of 1500 octets with any
-// algorithm.
-const DefaultMTU = 1380
-
-// Errors of the data path's methods.
-var (
-	ErrUnknownHost  = errors.New("host is not known to the data path")
-	ErrUnknownChild = errors.New("child sa is not known to the data path")
-	ErrClosed       = errors.New("data path is closed")
-)
-
 // Owner says whose states, policies and interface these are. Each owner has numbers of
 // its own in the kernel (reqid, if_id), by which the next run finds what a crashed one
 // has left. There may be one data path of an owner in a network namespace.
@@ -117,7 +106,7 @@ func (c *Config) complete() error {
 		c.Events = func(esp.Event) {}
 	}
 	if c.MTU == 0 {
-		c.MTU = DefaultMTU
+		c.MTU = esp.DefaultMTU
 	}
 	if c.Name == "" {
 		return errors.New("the tunnel's interface needs a name")

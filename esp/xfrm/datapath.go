@@ -150,7 +150,7 @@ func (d *DataPath) AddHost(id esp.HostID, path esp.Path) error {
 	d.mu.Lock()
 	defer d.unlock()
 	if d.shut {
-		return ErrClosed
+		return esp.ErrDataPathClosed
 	}
 	if d.hosts[id] != nil {
 		return fmt.Errorf("host %d is known already; move it instead", id)
@@ -174,7 +174,7 @@ func (d *DataPath) MoveHost(id esp.HostID, path esp.Path) error {
 	defer d.unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return fmt.Errorf("move host %d: %w", id, ErrUnknownHost)
+		return fmt.Errorf("move host %d: %w", id, esp.ErrUnknownHost)
 	}
 	old := h.path
 	h.path = path
@@ -205,7 +205,7 @@ func (d *DataPath) RemoveHost(id esp.HostID) error {
 	defer d.unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return fmt.Errorf("remove host %d: %w", id, ErrUnknownHost)
+		return fmt.Errorf("remove host %d: %w", id, esp.ErrUnknownHost)
 	}
 	var errs []error
 	for _, c := range h.sortedChildren() {
@@ -236,11 +236,11 @@ func (d *DataPath) AddChild(desc esp.Child) error {
 
 func (d *DataPath) add(c *child) error {
 	if d.shut {
-		return ErrClosed
+		return esp.ErrDataPathClosed
 	}
 	c.host = d.hosts[c.desc.Host]
 	if c.host == nil {
-		return fmt.Errorf("host %d: %w", c.desc.Host, ErrUnknownHost)
+		return fmt.Errorf("host %d: %w", c.desc.Host, esp.ErrUnknownHost)
 	}
 	if d.children[c.id] != nil {
 		return errors.New("a child sa with this id exists")
@@ -273,7 +273,7 @@ func (d *DataPath) ActivateChild(id esp.ChildID) error {
 	defer d.unlock()
 	c := d.children[id]
 	if c == nil {
-		return fmt.Errorf("activate child sa %d: %w", id, ErrUnknownChild)
+		return fmt.Errorf("activate child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	if err := d.use(c); err != nil {
 		return fmt.Errorf("activate child sa %d: %w", id, err)
@@ -287,7 +287,7 @@ func (d *DataPath) RemoveChild(id esp.ChildID) error {
 	defer d.unlock()
 	c := d.children[id]
 	if c == nil {
-		return fmt.Errorf("remove child sa %d: %w", id, ErrUnknownChild)
+		return fmt.Errorf("remove child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	return d.remove(c)
 }
@@ -322,7 +322,7 @@ func (d *DataPath) QueryChild(id esp.ChildID) (esp.Stats, error) {
 	defer d.unlock()
 	c := d.children[id]
 	if c == nil {
-		return esp.Stats{}, fmt.Errorf("query child sa %d: %w", id, ErrUnknownChild)
+		return esp.Stats{}, fmt.Errorf("query child sa %d: %w", id, esp.ErrUnknownChild)
 	}
 	d.read(c, d.cfg.Now())
 	return c.stats(), nil
@@ -334,7 +334,7 @@ func (d *DataPath) QueryHost(id esp.HostID) (esp.Stats, error) {
 	defer d.unlock()
 	h := d.hosts[id]
 	if h == nil {
-		return esp.Stats{}, fmt.Errorf("query host %d: %w", id, ErrUnknownHost)
+		return esp.Stats{}, fmt.Errorf("query host %d: %w", id, esp.ErrUnknownHost)
 	}
 	sum, now := h.former, d.cfg.Now()
 	for _, c := range h.children {

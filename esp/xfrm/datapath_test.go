@@ -207,12 +207,12 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, err := range []error{w.MoveHost(1, home), w.RemoveHost(1), w.AddChild(childOf(1)), second(w.QueryHost(1))} {
-		if !errors.Is(err, ErrUnknownHost) {
+		if !errors.Is(err, esp.ErrUnknownHost) {
 			t.Errorf("%v", err)
 		}
 	}
 	for _, err := range []error{w.ActivateChild(1), w.RemoveChild(1), second(w.QueryChild(1))} {
-		if !errors.Is(err, ErrUnknownChild) {
+		if !errors.Is(err, esp.ErrUnknownChild) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestUnknown(t *testing.T) {
 		t.Error("a path without local address")
 	}
 	w.ok(w.Close())
-	if err := w.AddHost(1, home); !errors.Is(err, ErrClosed) {
+	if err := w.AddHost(1, home); !errors.Is(err, esp.ErrDataPathClosed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -238,7 +238,7 @@ func TestMTUFollowsThePath(t *testing.T) {
 		t.Errorf("MTU %d instead of %d, %q", w.kernel.mtu, want, w.kernel.log)
 	}
 	w.ok(w.MoveHost(1, nat))
-	if w.kernel.mtu != DefaultMTU {
+	if w.kernel.mtu != esp.DefaultMTU {
 		t.Errorf("MTU %d after moving to another path", w.kernel.mtu)
 	}
 }

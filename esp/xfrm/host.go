@@ -47,19 +47,20 @@ type half struct {
 	meter meter
 }
 
+// checkPath reports what the kernel cannot work with: its states and policies are about
+// both ends.
 func checkPath(p esp.Path) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
 	local, remote := p.Pair.Local.Addr(), p.Pair.Remote.Addr()
 	switch {
-	case !remote.IsValid():
-		return errors.New("path has no remote address")
 	case !local.IsValid() || local.IsUnspecified():
 		return errors.New("path has no local address, which the kernel needs")
 	case local.Unmap().Is4() != remote.Unmap().Is4():
 		return fmt.Errorf("path from %v to %v: two address families", local, remote)
-	case p.UDP && (p.Pair.Remote.Port() == 0 || p.Pair.Local.Port() == 0):
-		return fmt.Errorf("path %v in UDP has no port", p.Pair)
-	case p.Keepalive < 0 || p.MTU < 0:
-		return errors.New("path has a negative keepalive or MTU")
+	case p.UDP && p.Pair.Local.Port() == 0:
+		return fmt.Errorf("path %v in UDP has no local port", p.Pair)
 	}
 	return nil
 }

@@ -13,16 +13,9 @@ import (
 // that packets go out and nothing comes back. The watch looks as often as is needed
 // for that, and not at all where nobody waits for either.
 
-const (
-	// restfulLook is how often a path is looked at that carries nothing, or that is Sparing:
-	// traffic that begins is noticed so late at most.
-	restfulLook = 250 * time.Millisecond
-	// watchRest is for how long after the last traffic the watch looks more often.
-	watchRest = time.Second
-	// sourceReportInterval limits SourceChanged events of one host. A NAT may change its
-	// mapping twice in a row, and each change waits so long at most.
-	sourceReportInterval = 200 * time.Millisecond
-)
+// restfulLook is how often a path is looked at that carries nothing, or that is Sparing:
+// traffic that begins is noticed so late at most.
+const restfulLook = 250 * time.Millisecond
 
 // firstLooks say how often to look for the first packet on a Child SA of some age. A
 // responder's rekeying waits for it, and its packet comes at once or, on an idle
@@ -165,7 +158,7 @@ func (h *host) interval(now time.Time) (every time.Duration) {
 		consider(restfulLook)
 	}
 	if limit := h.path.UnansweredAfter; limit > 0 && len(h.children) > 0 {
-		if now.Sub(h.watch.busy) < watchRest || !h.watch.waiting.IsZero() {
+		if now.Sub(h.watch.busy) < esp.WatchRest || !h.watch.waiting.IsZero() {
 			consider(limit / 4)
 		} else {
 			consider(restfulLook)
@@ -244,7 +237,7 @@ func (d *DataPath) mapped(c *child, source netip.AddrPort) {
 	if _, remote := ends(h.path); source == netip.AddrPortFrom(remote, h.path.Pair.Remote.Port()) {
 		return // told before the host was moved there
 	}
-	if !h.reported.IsZero() && now.Sub(h.reported) < sourceReportInterval {
+	if !h.reported.IsZero() && now.Sub(h.reported) < esp.SourceReportInterval {
 		return
 	}
 	h.reported = now
