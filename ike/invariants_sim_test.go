@@ -328,7 +328,7 @@ func (w *simWorld) agree() error {
 			return fmt.Errorf("%s is not connected", c.name)
 		}
 		s, ok := atServer[info.SPIi]
-		if !ok || s.SPIr != info.SPIr {
+		if !ok || s.SPIr != info.SPIr || s.State != Up {
 			return fmt.Errorf("the gateway lacks %s's IKE SA %x %x", c.name, uint64(info.SPIi), uint64(info.SPIr))
 		}
 		if len(c.engines[0].sas) != 1 {
