@@ -42,6 +42,9 @@ type connectionConfig struct {
 	log      *slog.Logger
 	// changed is called after each change of the state.
 	changed func()
+	// succeeded says whether another daemon takes over, which keeps the machine closed;
+	// nil if that cannot be.
+	succeeded func() bool
 	// adopted says that the machine is still set up by a run that crashed.
 	adopted  bool
 	warnings []string
@@ -59,6 +62,8 @@ type connection struct {
 	stack   Stack
 	backoff backoff
 	applied bool // the machine is set up for the tunnel
+	// handedOver says that the machine was left to a successor; to be read after done.
+	handedOver bool
 
 	mu sync.Mutex
 	st live
@@ -206,9 +211,18 @@ func (c *connection) searching() State {
 	return Connecting
 }
 
-// finish gives the machine its network back, and only then lets the device go.
+// finish gives the machine its network back, and only then lets the device go. For a
+// successor the machine stays closed.
 func (c *connection) finish(ctx context.Context) {
 	c.set(func(l *live) { l.state, l.step, l.retryAt = Disconnecting, "", time.Time{} })
+	if c.succeeded != nil && c.succeeded() {
+		c.handedOver = true
+		c.log.Info("this machine stays closed until the next run has brought the tunnel back", "profile", c.profile.Name)
+		if c.stack != nil {
+			c.stack.Shutdown()
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearPatience)
 	defer cancel()
 	began := time.Now()

@@ -31,6 +31,9 @@ type Daemon struct {
 	machine  Machine
 	system   Lookup
 
+	successorFile string      // announces a successor; empty if none is to be expected
+	successor     func() bool // whether there is one, asked when the daemon ends
+
 	memory *memory
 	hub    hub
 
@@ -52,6 +55,7 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 	}
 	d := newDaemon(cfg, version, log, machine)
 	d.journal = journal
+	d.successorFile = SuccessorFile
 	d.newStack = func(p *profile.Profile) (Stack, error) {
 		return NewStack(StackConfig{
 			Interface: cfg.Interface, DataPath: datapath.Mode(cfg.DataPath), MTU: p.Tunnel.MTU, DSCP: p.Tunnel.DSCP, TFC: p.Tunnel.TFC, Port: cfg.Port, NATTPort: cfg.NATTPort,
@@ -62,10 +66,12 @@ func NewDaemon(cfg *Config, version string, log *slog.Logger, journal *Journal) 
 }
 
 func newDaemon(cfg *Config, version string, log *slog.Logger, machine Machine) *Daemon {
-	return &Daemon{
+	d := &Daemon{
 		cfg: cfg, log: log, version: version, machine: machine, system: systemLookup, memory: newMemory(),
 		commands: make(chan struct{}, 1), journal: NewJournal(1),
 	}
+	d.successor = sync.OnceValue(d.announced)
+	return d
 }
 
 // Run cleans up after a crash, serves until ctx ends, and gives the machine its
@@ -79,6 +85,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	d.mu.Lock()
 	d.life = ctx
 	d.mu.Unlock()
+	d.announced() // it announced this run, or is left of an upgrade that was cut off
 	resume := d.recover(ctx)
 	server, err := d.listen()
 	if err != nil {
@@ -98,13 +105,17 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	return errors.Join(err, d.leave())
 }
 
-// leave ends the connection and restores the machine.
+// leave ends the connection and restores the machine, or leaves that to a successor.
 func (d *Daemon) leave() error {
 	d.mu.Lock()
 	c := d.current
 	d.mu.Unlock()
 	if c != nil {
 		c.stop()
+		if c.handedOver {
+			d.handOver(c)
+			return nil
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), clearPatience)
 	defer cancel()
@@ -113,15 +124,15 @@ func (d *Daemon) leave() error {
 }
 
 // recover deals with what an earlier run has left. It returns the profile that was
-// up when that run crashed and is to come back; the machine is then left closed until
+// up when that run crashed or handed over, and is to come back; the machine is then left closed until
 // it does, so that nothing leaves in clear in between.
 func (d *Daemon) recover(ctx context.Context) (resume string) {
 	datapath.Clean(xfrm.Laptop, d.log)
 	left, crashed := stateDir(d.cfg.StateDir).load()
 	if crashed && left.BootID == bootID() {
-		if p, _, err := d.load(left.Profile); err == nil && p.Reconnect {
+		if p, _, err := d.load(left.Profile); err == nil && (p.Reconnect || left.HandedOver) {
 			p.Zero()
-			d.log.Info("the last run did not end in order; bringing its tunnel back", "profile", left.Profile)
+			d.log.Info("bringing the tunnel of the last run back", "profile", left.Profile, "handed_over", left.HandedOver)
 			if err := d.machine.Adopt(ctx); err != nil {
 				d.log.Error("name servers of this machine not restored", "error", err)
 			}
@@ -280,7 +291,7 @@ func (d *Daemon) start(p *profile.Profile, cfg connectionConfig) {
 	d.generation++
 	d.rememberError()
 	cfg.generation, cfg.profile, cfg.log, cfg.machine = d.generation, p, d.log, d.machine
-	cfg.newStack, cfg.random, cfg.changed = d.newStack, rand.Float64, d.hub.changed
+	cfg.newStack, cfg.random, cfg.changed, cfg.succeeded = d.newStack, rand.Float64, d.hub.changed, d.succeeded
 	cfg.resolver = &resolver{system: d.system, beside: besideLookup(d.machine), memory: d.memory}
 	c := startConnection(d.life, cfg)
 	d.current = c

@@ -173,9 +173,9 @@ func TestRecovery(t *testing.T) {
 		want string
 	}{
 		{"nothing", intent{}, "clear leaving=true"},
-		{"crash", intent{"alice", bootID()}, "adopt"},
-		{"crash of the machine", intent{"alice", "another boot"}, "clear leaving=true"},
-		{"profile removed meanwhile", intent{"carol", bootID()}, "clear leaving=true"},
+		{"crash", intent{Profile: "alice", BootID: bootID()}, "adopt"},
+		{"crash of the machine", intent{Profile: "alice", BootID: "another boot"}, "clear leaving=true"},
+		{"profile removed meanwhile", intent{Profile: "carol", BootID: bootID()}, "clear leaving=true"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
@@ -208,7 +208,7 @@ func TestRecovery(t *testing.T) {
 func TestStartFailsAfterCrash(t *testing.T) {
 	crashed := func(t *testing.T, w *world) *Daemon {
 		d := testDaemon(t, w)
-		if err := stateDir(d.cfg.StateDir).save(intent{"alice", bootID()}); err != nil {
+		if err := stateDir(d.cfg.StateDir).save(intent{Profile: "alice", BootID: bootID()}); err != nil {
 			t.Fatal(err)
 		}
 		return d

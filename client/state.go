@@ -15,13 +15,15 @@ import (
 )
 
 // intent is the state file: what the user wants to be up. It is there from "up"
-// until "down" or an orderly end, so a start that finds it follows a crash. What the
-// crashed run has installed is recognised without it (package route).
+// until "down" or an orderly end, so a start that finds it follows a crash, or a run
+// that handed over. What that run has installed is recognised without it (package route).
 type intent struct {
 	Profile string `json:"profile"`
 	// BootID tells a crash of the daemon from one of the machine: after that, nothing
 	// of the tunnel is left, and whether to connect is decided by the configuration.
 	BootID string `json:"boot_id"`
+	// HandedOver says that the run ended in order, for a successor.
+	HandedOver bool `json:"handed_over,omitempty"`
 }
 
 const bootIDFile = "/proc/sys/kernel/random/boot_id"

@@ -2,6 +2,9 @@
 # After unpacking: "configure" with the version that was there before, empty when the
 # package is new (deb-postinst(5)).
 set -e
+if [ "$1" = abort-remove ] && [ -d /run/systemd/system ] && systemctl is-enabled --quiet @NAME@.service; then
+	systemctl start @NAME@.service || true # it was stopped for the removal
+fi
 [ "$1" = configure ] || exit 0
 
 # Without a running systemd (a container, an image being built) there is nothing to
@@ -15,7 +18,7 @@ if command -v systemctl >/dev/null 2>&1; then
 		if [ -n "$2" ]; then
 			# Not fatal: the new version may find the old configuration wanting, and
 			# the log then says so.
-			systemctl try-restart @NAME@.service || true
+			@RESTART@
 		fi
 	fi
 fi

@@ -6,7 +6,7 @@ if command -v systemctl >/dev/null 2>&1; then
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload || :
 		if [ "$1" -ge 2 ]; then
-			systemctl try-restart @NAME@.service || :
+			@RESTART@
 		fi
 	fi
 fi

@@ -56,6 +56,16 @@ phase "disconnect"
 must "connects again" vpn_client up alice --timeout 20s
 sleep 0.5
 phase "reconnect"
+# As the package does it: the machine stays closed, and the next run takes over.
+on laptop touch /run/wayfarer/client.successor
+must "the client ends for an upgrade" end client
+check "an upgrade: far hosts are not reached past the tunnel" not reach $FAR_4
+check "an upgrade: the file that announces it is gone" on laptop test ! -e /run/wayfarer/client.successor
+phase "end of the client for an upgrade"
+must "the new client starts" client_start
+check "an upgrade: the tunnel is back" within 40 session_is_up
+sleep 0.5
+phase "start of the new client"
 must "SIGKILL" end client KILL
 sleep 1.5
 phase "SIGKILL of the client"

@@ -1,0 +1,1 @@
+			systemctl try-restart vpn-server.service || true
