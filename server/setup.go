@@ -15,6 +15,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
 	"github.com/wayfarer-vpn/wayfarer/internal/config"
@@ -40,6 +41,7 @@ type SetupOptions struct {
 // SetupResult tells what was made.
 type SetupResult struct {
 	Config      string          `json:"config"`
+	StateDir    string          `json:"state_dir"`
 	Authority   string          `json:"authority"`
 	Certificate pki.Certificate `json:"certificate"`
 	Pools       []netip.Prefix  `json:"pools"`
@@ -56,6 +58,7 @@ func Setup(o SetupOptions) (*SetupResult, error) {
 	}
 	out := &SetupResult{
 		Config:    filepath.Join(o.ConfigDir, filepath.Base(DefaultConfigFile)),
+		StateDir:  o.StateDir,
 		Authority: filepath.Join(o.StateDir, authorityDir),
 		Pools:     []netip.Prefix{o.Pool4, o.Pool6}, DNS: o.DNS,
 	}
@@ -104,6 +107,11 @@ func (o *SetupOptions) complete() error {
 	if len(o.Addresses) == 0 {
 		o.Addresses = []string{o.Name}
 	}
+	for _, dir := range []*string{&o.ConfigDir, &o.StateDir} {
+		if err := absolute(dir); err != nil {
+			return err
+		}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -120,6 +128,20 @@ func (o *SetupOptions) complete() error {
 	if o.DNS == nil {
 		o.DNS = hostResolvers("/etc/resolv.conf")
 	}
+	return nil
+}
+
+// absolute makes a directory good for a configuration, which is UTF-8 and read
+// wherever the daemon is started.
+func absolute(dir *string) error {
+	if *dir == "" || !utf8.ValidString(*dir) {
+		return reason.New(reason.InvalidRequest, "directory %q: the name is empty or not UTF-8", *dir)
+	}
+	path, err := filepath.Abs(*dir)
+	if err != nil {
+		return fmt.Errorf("directory %s: %w", *dir, err)
+	}
+	*dir = path
 	return nil
 }
 

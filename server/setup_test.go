@@ -83,3 +83,32 @@ func TestSetupWithForce(t *testing.T) {
 		mustProfile(t, a, name)
 	}
 }
+
+// Wherever the state directory is, what init writes passes the check.
+func TestSetupInAnyDirectory(t *testing.T) {
+	for _, name := range []string{"st", "./with space", `a"quote`, `back\slash`, "Ünï", "-x", "tab\tand\nline", "#", "''"} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			r, err := Setup(SetupOptions{Name: "vpn.example.test", ConfigDir: "etc", StateDir: name, Now: func() time.Time { return testTime }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !filepath.IsAbs(r.Config) || !filepath.IsAbs(r.StateDir) {
+				t.Errorf("%+v", r)
+			}
+			s, err := Load(r.Config, testTime)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Config.StateDir != r.StateDir || filepath.Base(s.Config.StateDir) != filepath.Base(name) {
+				t.Errorf("state_dir %q, asked for %q", s.Config.StateDir, name)
+			}
+		})
+	}
+	for _, name := range []string{"\xff", ""} {
+		dir := t.TempDir()
+		if _, err := Setup(SetupOptions{Name: "vpn.example.test", ConfigDir: dir, StateDir: name}); reason.Of(err) != reason.InvalidRequest {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

@@ -44,7 +44,7 @@ func initCommand() *urfave.Command {
 			if err != nil {
 				return err
 			}
-			return cli.Print(c, result, func(w io.Writer) error { return printSetup(w, result, o) })
+			return cli.Print(c, result, func(w io.Writer) error { return printSetup(w, result) })
 		},
 	}
 }
@@ -77,7 +77,7 @@ func setupOptions(c *urfave.Context) (server.SetupOptions, error) {
 	return o, nil
 }
 
-func printSetup(w io.Writer, r *server.SetupResult, o server.SetupOptions) error {
+func printSetup(w io.Writer, r *server.SetupResult) error {
 	f := &cli.Fields{}
 	f.Add("Configuration", r.Config)
 	f.Add("Authority", r.Authority)
@@ -96,11 +96,6 @@ func printSetup(w io.Writer, r *server.SetupResult, o server.SetupOptions) error
 	if err := f.Print(w); err != nil {
 		return err
 	}
-	config := ""
-	if r.Config != server.DefaultConfigFile {
-		config = " --config " + r.Config
-	}
-	fmt.Fprintf(w, "\nNext:\n  vpn-server run%s          # or: systemctl enable --now vpn-server\n  vpn-server user add alice%s\n", config, config)
-	fmt.Fprintln(w, "UDP ports 500 and 4500 must reach this machine.")
+	printNext(w, r)
 	return nil
 }

@@ -87,10 +87,7 @@ func printNewUser(w io.Writer, u *server.User, option string) error {
 
 // configOption repeats the option --config in a command that is suggested.
 func configOption(c *urfave.Context) string {
-	if file := c.String(flagConfig); file != server.DefaultConfigFile {
-		return " --config " + file
-	}
-	return ""
+	return configOptionFor(c.String(flagConfig))
 }
 
 func userListCommand() *urfave.Command {
