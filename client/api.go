@@ -16,9 +16,20 @@ import (
 //
 //	GET  /v1/status         Status
 //	GET  /v1/status/stream  Status after each change, and each second in between
+//	GET  /v1/paths          list of Path
 //	POST /v1/up             UpRequest → Status, at once
 //	POST /v1/down           DownRequest → Status, when the machine is restored
 //	GET  /v1/logs           LogLine, one after the other; ?follow=true does not end
+
+// Paths of the API.
+const (
+	PathStatus       = "/v1/status"
+	PathStatusStream = "/v1/status/stream"
+	PathPaths        = "/v1/paths"
+	PathUp           = "/v1/up"
+	PathDown         = "/v1/down"
+	PathLogs         = "/v1/logs"
+)
 
 // UpRequest asks for a profile to be brought up. An empty Profile is the only one.
 type UpRequest struct {
@@ -69,12 +80,12 @@ func (h *hub) next() <-chan struct{} {
 // Handler is the control API.
 func (d *Daemon) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /v1/status", control.HandlerFunc(func(r *http.Request) (any, error) { return d.Status(r.Context()), nil }))
-	mux.HandleFunc("GET /v1/status/stream", d.streamStatus)
-	mux.Handle("GET /v1/paths", control.HandlerFunc(func(r *http.Request) (any, error) { return d.Paths(r.Context()), nil }))
-	mux.Handle("POST /v1/up", control.HandlerFunc(d.handleUp))
-	mux.Handle("POST /v1/down", control.HandlerFunc(d.handleDown))
-	mux.HandleFunc("GET /v1/logs", d.streamLogs)
+	mux.Handle("GET "+PathStatus, control.HandlerFunc(func(r *http.Request) (any, error) { return d.Status(r.Context()), nil }))
+	mux.HandleFunc("GET "+PathStatusStream, d.streamStatus)
+	mux.Handle("GET "+PathPaths, control.HandlerFunc(func(r *http.Request) (any, error) { return d.Paths(r.Context()), nil }))
+	mux.Handle("POST "+PathUp, control.HandlerFunc(d.handleUp))
+	mux.Handle("POST "+PathDown, control.HandlerFunc(d.handleDown))
+	mux.HandleFunc("GET "+PathLogs, d.streamLogs)
 	return mux
 }
 

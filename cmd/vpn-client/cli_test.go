@@ -87,6 +87,8 @@ func TestProfiles(t *testing.T) {
 	}
 	p.expect(p.run("check"), 0, "2 profiles are fine", "")
 	p.expect(p.run("check", "office"), 0, "office is fine", "")
+	p.expect(p.run("check", "office", "--json"), 0, `"checked": "office"`, "")
+	p.expect(p.run("check", "--json"), 0, `"ok": true`, "")
 	p.expect(p.run("check", file), 0, "is fine", "")
 	p.expect(p.run("check", filepath.Join(p.dir, "client.toml")), 0, "is fine", "")
 	p.expect(p.run("remove", "office"), 0, "", "")
@@ -293,10 +295,10 @@ addresses:     10.30.0.1, fd00:30::1
 routes:        10.20.0.0/24
 name servers:  10.20.0.2
 interface:     wf0, MTU 1380
-traffic:       3.0 MiB in, 512 B out
+traffic:       3.0MiB in, 512B out
 IKE SA:        0011223344556677 8899aabbccddeeff, aes256gcm16-prfsha256-x25519
 Child SA:      in c0ffee00, out 0badcafe, aes256gcm16
-last error:    ` + reason.PeerDead.Title() + ` (2h0m ago)
+last error:    ` + reason.PeerDead.Title() + ` (2h00m ago)
 `
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
@@ -308,7 +310,7 @@ last error:    ` + reason.PeerDead.Title() + ` (2h0m ago)
 	if err := printStatus(&b, s, now); err != nil {
 		t.Fatal(err)
 	}
-	line := "last move:     1m0s ago, from 192.0.2.10:4500 to 192.168.1.2:4500, because of local-lost, 12 ms without a path\n"
+	line := "last move:     1m00s ago, from 192.0.2.10:4500 to 192.168.1.2:4500, because of local-lost, 12 ms without a path\n"
 	if !strings.Contains(b.String(), line) {
 		t.Errorf("no %q in\n%s", line, b.String())
 	}
@@ -349,15 +351,12 @@ func TestStatus(t *testing.T) {
 	p.expect(p.run("status", "--check"), cli.ExitNotConnected, "", "the tunnel is reconnecting")
 }
 
-func TestSpanAndAmount(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m1s", 26 * time.Hour: "1d2h", 125 * time.Minute: "2h5m"} {
-		if got := span(d); got != want {
-			t.Errorf("span(%s) = %s, want %s", d, got, want)
-		}
-	}
-	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 20: "1.5 GiB", 1<<64 - 1: "16.0 EiB"} {
-		if got := amount(n); got != want {
-			t.Errorf("amount(%d) = %s, want %s", n, got, want)
+// TestHelpHasExamples: that of every command, as the README says.
+func TestHelpHasExamples(t *testing.T) {
+	p := newPlace(t)
+	for _, c := range newApp().Commands {
+		if !c.Hidden {
+			p.expect(p.run(c.Name, "--help"), 0, "EXAMPLES", "")
 		}
 	}
 }

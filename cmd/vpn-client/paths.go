@@ -33,7 +33,7 @@ func paths(c *urfave.Context) error {
 		return err
 	}
 	var list []client.Path
-	if err := d.Get(c.Context, "/v1/paths", &list); err != nil {
+	if err := d.Get(c.Context, client.PathPaths, &list); err != nil {
 		return err
 	}
 	return cli.Print(c, list, func(w io.Writer) error { return printPaths(w, list) })

@@ -46,9 +46,7 @@ func importProfile(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range warnings {
-		fmt.Fprintf(c.App.ErrWriter, "warning: %s\n", cli.Clean(w))
-	}
+	printWarnings(c, warnings)
 	return cli.Print(c, profileInfo(p), func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "imported %s (gateway %s)\nconnect with: vpn-client up %s\n", p.Name, strings.Join(p.Server, ", "), p.Name)
 		return err
@@ -83,8 +81,11 @@ func profileInfo(p *profile.Profile) info {
 
 func listCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:   "list",
-		Usage:  "list the profiles",
+		Name:  "list",
+		Usage: "list the profiles",
+		Description: cli.Describe("One that cannot be used any more is told as such.",
+			cli.Example{Command: "vpn-client list", Does: "For people"},
+			cli.Example{Command: "vpn-client list --json | jq -r .[].name", Does: "For scripts"}),
 		Flags:  []urfave.Flag{dirFlag(), cli.JSONFlag()},
 		Action: listProfiles,
 	}
@@ -161,8 +162,9 @@ func checkCommand() *urfave.Command {
 		Description: cli.Describe("Everything that is wrong is told at once, with its line. Without an argument the daemon's configuration and all stored profiles are checked.",
 			cli.Example{Command: "vpn-client check alice.toml", Does: "A profile in a file"},
 			cli.Example{Command: "vpn-client check office", Does: "A stored profile"},
-			cli.Example{Command: "vpn-client check", Does: "Everything"}),
-		Flags:  []urfave.Flag{dirFlag()},
+			cli.Example{Command: "vpn-client check", Does: "Everything"},
+			cli.Example{Command: "vpn-client check --json", Does: "For programs: what was checked, when all of it is fine"}),
+		Flags:  []urfave.Flag{dirFlag(), cli.JSONFlag()},
 		Action: check,
 	}
 }
@@ -200,8 +202,10 @@ func check(c *urfave.Context) error {
 	if failed != nil {
 		return failed
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "the configuration and %d profiles are fine\n", len(names))
-	return err
+	return cli.Print(c, checked{OK: true, Profiles: append([]string{}, names...)}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "the configuration and %d profiles are fine\n", len(names))
+		return err
+	})
 }
 
 // checkOne checks a file, or a stored profile if there is no such file.
@@ -224,8 +228,17 @@ func checkOne(c *urfave.Context, what string) error {
 		return err
 	}
 	printWarnings(c, warnings)
-	_, err = fmt.Fprintf(c.App.Writer, "%s is fine\n", what)
-	return err
+	return cli.Print(c, checked{OK: true, Checked: what}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s is fine\n", what)
+		return err
+	})
+}
+
+// checked is what "check" tells of what is fine: one thing, or all stored profiles.
+type checked struct {
+	OK       bool     `json:"ok"`
+	Checked  string   `json:"checked,omitempty"`
+	Profiles []string `json:"profiles,omitempty"`
 }
 
 // isDaemonConfig tells a configuration of the daemon from a profile: a profile names

@@ -43,7 +43,7 @@ func status(c *urfave.Context) error {
 		return watchStatus(c)
 	}
 	var s client.Status
-	if err := d.Get(c.Context, "/v1/status", &s); err != nil {
+	if err := d.Get(c.Context, client.PathStatus, &s); err != nil {
 		return err
 	}
 	if c.Bool("check") {
@@ -64,7 +64,7 @@ func watchStatus(c *urfave.Context) error {
 	}
 	w := c.App.Writer
 	inPlace := w == os.Stdout && cli.IsTerminal(os.Stdout)
-	return d.Stream(c.Context, "/v1/status/stream", func(line json.RawMessage) error {
+	return d.Stream(c.Context, client.PathStatusStream, func(line json.RawMessage) error {
 		if cli.WantsJSON(c) {
 			_, err := fmt.Fprintf(w, "%s\n", line)
 			return err
@@ -112,7 +112,7 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 		f.Add("data path", fmt.Sprintf("%s: %s", s.DataPath.Kind, s.DataPath.Why))
 	}
 	if s.Traffic != nil {
-		f.Add("traffic", fmt.Sprintf("%s in, %s out", amount(s.Traffic.InBytes), amount(s.Traffic.OutBytes)))
+		f.Add("traffic", fmt.Sprintf("%s in, %s out", cli.Octets(s.Traffic.InBytes), cli.Octets(s.Traffic.OutBytes)))
 	}
 	add(&f, "IKE SA", ikeLine(s))
 	for _, ch := range s.Children {
@@ -122,7 +122,7 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 		f.Add("problem", s.Problem.Message)
 		add(&f, "hint", s.Problem.Hint)
 	} else if s.LastError != nil {
-		f.Add("last error", fmt.Sprintf("%s (%s ago)", s.LastError.Message, span(now.Sub(s.LastError.Time))))
+		f.Add("last error", fmt.Sprintf("%s (%s ago)", s.LastError.Message, cli.Span(now.Sub(s.LastError.Time))))
 	}
 	for _, warning := range s.Warnings {
 		f.Add("warning", warning)
@@ -146,16 +146,16 @@ func moveLine(h *client.Handover, now time.Time) string {
 	if h.FromGateway != h.Gateway {
 		from, to = from+" > "+h.FromGateway.String(), to+" > "+h.Gateway.String()
 	}
-	return fmt.Sprintf("%s ago, from %s to %s, because of %s, %s", span(now.Sub(h.Time)), from, to, h.Cause, gap)
+	return fmt.Sprintf("%s ago, from %s to %s, because of %s, %s", cli.Span(now.Sub(h.Time)), from, to, h.Cause, gap)
 }
 
 func stateLine(s client.Status, now time.Time) string {
 	line := string(s.State)
 	switch {
 	case s.Connected && s.Since != nil:
-		line += " for " + span(now.Sub(*s.Since))
+		line += " for " + cli.Span(now.Sub(*s.Since))
 	case s.RetryAt != nil:
-		line += ", trying again in " + span(max(0, s.RetryAt.Sub(now)))
+		line += ", trying again in " + cli.Span(max(0, s.RetryAt.Sub(now)))
 	case s.Step != "":
 		line += ": " + s.Step
 	}
@@ -207,41 +207,14 @@ func joined[T fmt.Stringer](list []T) string {
 	return strings.Join(words, ", ")
 }
 
-// span writes a time for people: two units at most.
-func span(d time.Duration) string {
-	d = d.Round(time.Second)
-	day := 24 * time.Hour
-	switch {
-	case d >= day:
-		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return d.String()
-}
-
-// amount writes octets for people.
-func amount(n uint64) string {
-	const step = 1024
-	if n < step {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/step, 0
-	for v >= step && unit < len("KMGTPE")-1 {
-		v /= step
-		unit++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTPE"[unit])
-}
-
 func logsCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:        "logs",
-		Usage:       "show the daemon's log",
-		Description: cli.Describe("The daemon keeps its last lines; with systemd, journalctl -u vpn-client has them all.", cli.Example{Command: "vpn-client logs --follow", Does: "Follow it until interrupted"}),
-		Flags:       []urfave.Flag{&urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines"}},
+		Name:  "logs",
+		Usage: "show the daemon's log",
+		Description: cli.Describe("The daemon keeps its last lines; with systemd, journalctl -u vpn-client has them all.",
+			cli.Example{Command: "vpn-client logs --follow", Does: "Follow it until interrupted"},
+			cli.Example{Command: "vpn-client logs --json", Does: "One JSON object per line"}),
+		Flags: []urfave.Flag{cli.JSONFlag(), &urfave.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines"}},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
 				return err
@@ -250,7 +223,11 @@ func logsCommand() *urfave.Command {
 			if err != nil {
 				return err
 			}
-			return d.Stream(c.Context, fmt.Sprintf("/v1/logs?follow=%t", c.Bool("follow")), func(line json.RawMessage) error {
+			return d.Stream(c.Context, fmt.Sprintf("%s?follow=%t", client.PathLogs, c.Bool("follow")), func(line json.RawMessage) error {
+				if cli.WantsJSON(c) {
+					_, err := fmt.Fprintf(c.App.Writer, "%s\n", line)
+					return err
+				}
 				var l client.LogLine
 				if err := json.Unmarshal(line, &l); err != nil {
 					return err

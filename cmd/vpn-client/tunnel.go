@@ -67,7 +67,7 @@ func up(c *urfave.Context) error {
 		return cli.Usagef("%q is a file", name).WithHint("Take the profile in first: vpn-client import %s. Then: vpn-client up %s.", name, strings.TrimSuffix(filepath.Base(name), ".toml"))
 	}
 	var begun client.Status
-	if err := d.Post(c.Context, "/v1/up", client.UpRequest{Profile: name, TimeoutMS: timeout.Milliseconds()}, &begun); err != nil {
+	if err := d.Post(c.Context, client.PathUp, client.UpRequest{Profile: name, TimeoutMS: timeout.Milliseconds()}, &begun); err != nil {
 		return withForegroundHint(err, name)
 	}
 	final, err := waitUntilUp(c, d, begun, timeout)
@@ -105,7 +105,7 @@ func waitUntilUp(c *urfave.Context, d *control.Client, begun client.Status, time
 	defer cancel()
 	progress := newProgress(c)
 	last, decided := begun, errors.New("decided")
-	err := d.Stream(ctx, "/v1/status/stream", func(line json.RawMessage) error {
+	err := d.Stream(ctx, client.PathStatusStream, func(line json.RawMessage) error {
 		var s client.Status
 		if err := json.Unmarshal(line, &s); err != nil {
 			return fmt.Errorf("the daemon's status is not understood: %w", err)
@@ -267,7 +267,7 @@ func down(c *urfave.Context) error {
 		return err
 	}
 	var s client.Status
-	err = d.Post(c.Context, "/v1/down", in, &s)
+	err = d.Post(c.Context, client.PathDown, in, &s)
 	var remote *control.Error
 	if errors.As(err, &remote) && remote.Code == reason.NotRunning {
 		return cleanUp(c)

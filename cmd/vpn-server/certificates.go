@@ -26,6 +26,9 @@ func certListCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "list",
 		Usage: "list the certificates that the gateway's authority has issued",
+		Description: cli.Describe("Of users and of the gateway, revoked and expired ones included.",
+			cli.Example{Command: "vpn-server cert list", Does: "For people"},
+			cli.Example{Command: "vpn-server cert list --json | jq -r '.[].serial'", Does: "For scripts"}),
 		Flags: []urfave.Flag{cli.JSONFlag()},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
@@ -67,7 +70,7 @@ func certRenewCommand() *urfave.Command {
 		Usage: "issue the gateway's certificate anew",
 		Description: cli.Describe("For the names and addresses that the configuration has now, with a new key. Profiles stay valid; the running gateway uses it at once. For a user's certificate see user add --replace.",
 			cli.Example{Command: "vpn-server cert renew"}),
-		Flags: []urfave.Flag{&urfave.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key", Value: string(pki.DefaultKeyType)}},
+		Flags: []urfave.Flag{&urfave.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key", Value: string(pki.DefaultKeyType)}, cli.JSONFlag()},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
 				return err
@@ -85,8 +88,10 @@ func certRenewCommand() *urfave.Command {
 				return err
 			}
 			tell(c)
-			fmt.Fprintf(c.App.Writer, "The gateway's certificate for %s is valid until %s.\n", strings.Join(issued.Identities, ", "), issued.NotAfter.Format(time.DateOnly))
-			return nil
+			return cli.Print(c, issued, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "The gateway's certificate for %s is valid until %s.\n", strings.Join(issued.Identities, ", "), issued.NotAfter.Format(time.DateOnly))
+				return err
+			})
 		},
 	}
 }

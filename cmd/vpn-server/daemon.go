@@ -93,19 +93,8 @@ func printStatus(w io.Writer, st *server.Status, now time.Time) error {
 	return f.Print(w)
 }
 
-// age is a span of time for people.
-func age(since, now time.Time) string {
-	d := now.Sub(since)
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
-}
+// age is how long ago something was.
+func age(since, now time.Time) string { return cli.Span(now.Sub(since)) }
 
 func sessionsCommand() *urfave.Command {
 	return &urfave.Command{
@@ -144,7 +133,7 @@ func printSessions(w io.Writer, list []*server.Session, now time.Time) error {
 		if !s.Established.IsZero() {
 			since = age(s.Established, now)
 		}
-		t.Row(s.ID, s.Identity, state(s, now), s.Remote, before(s, now), addresses(s.Addresses), since, octets(s.Traffic.InBytes), octets(s.Traffic.OutBytes))
+		t.Row(s.ID, s.Identity, state(s, now), s.Remote, before(s, now), addresses(s.Addresses), since, cli.Octets(s.Traffic.InBytes), cli.Octets(s.Traffic.OutBytes))
 	}
 	return t.Print(w)
 }
@@ -172,20 +161,6 @@ func addresses(list []netip.Addr) string {
 		parts = append(parts, a.String())
 	}
 	return strings.Join(parts, ",")
-}
-
-// octets is an amount of data for people.
-func octets(n uint64) string {
-	const step = 1024
-	if n < step {
-		return fmt.Sprintf("%dB", n)
-	}
-	value, units := float64(n), "KMGTPE"
-	i := -1
-	for value >= step {
-		value, i = value/step, i+1
-	}
-	return fmt.Sprintf("%.1f%ciB", value, units[i])
 }
 
 func showSession(c *urfave.Context, id string) error {
@@ -233,8 +208,8 @@ func printSession(w io.Writer, s *server.Session, now time.Time) error {
 		f.Add("Next rekeying", s.RekeyAt.Format(time.DateTime))
 	}
 	t := s.Traffic
-	f.Add("In", fmt.Sprintf("%s in %d packets", octets(t.InBytes), t.InPackets))
-	f.Add("Out", fmt.Sprintf("%s in %d packets", octets(t.OutBytes), t.OutPackets))
+	f.Add("In", fmt.Sprintf("%s in %d packets", cli.Octets(t.InBytes), t.InPackets))
+	f.Add("Out", fmt.Sprintf("%s in %d packets", cli.Octets(t.OutBytes), t.OutPackets))
 	if t.Replayed+t.Forged+t.Mismatched > 0 {
 		f.Add("Dropped", fmt.Sprintf("%d replayed, %d forged, %d outside of the traffic selectors", t.Replayed, t.Forged, t.Mismatched))
 	}
@@ -307,9 +282,12 @@ func disconnectCommand() *urfave.Command {
 
 func reloadCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:        "reload",
-		Usage:       "make the gateway read its configuration again",
-		Description: "Sessions go on, except those of users who may not connect any more. A configuration with errors is not used.",
+		Name:  "reload",
+		Usage: "make the gateway read its configuration again",
+		Description: cli.Describe("Sessions go on, except those of users who may not connect any more. A configuration with errors is not used.",
+			cli.Example{Command: "vpn-server check && vpn-server reload", Does: "After a change"},
+			cli.Example{Command: "vpn-server reload --json | jq -r .needs_restart[]", Does: "Which keys wait for a restart"}),
+		Flags: []urfave.Flag{cli.JSONFlag()},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
 				return err
@@ -318,13 +296,17 @@ func reloadCommand() *urfave.Command {
 			if err := client(c).Post(c.Context, server.PathReload, nil, &answer); err != nil {
 				return err
 			}
-			fmt.Fprintln(c.App.Writer, "The new configuration is in force.")
-			if len(answer.NeedsRestart) > 0 {
-				fmt.Fprintf(c.App.Writer, "These keys take effect at the next start: %s\n", strings.Join(answer.NeedsRestart, ", "))
-			}
-			return nil
+			return cli.Print(c, answer, func(w io.Writer) error { return printReloaded(w, answer) })
 		},
 	}
+}
+
+func printReloaded(w io.Writer, answer server.Reloaded) error {
+	fmt.Fprintln(w, "The new configuration is in force.")
+	if len(answer.NeedsRestart) > 0 {
+		fmt.Fprintf(w, "These keys take effect at the next start: %s\n", strings.Join(answer.NeedsRestart, ", "))
+	}
+	return nil
 }
 
 func reload(c *urfave.Context) error {
@@ -359,10 +341,11 @@ func eventsCommand() *urfave.Command {
 
 func logLevelCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:        "log-level",
-		Usage:       "change how much the running gateway logs",
-		ArgsUsage:   "debug|info|warn|error",
-		Description: "It holds until the next start or until log.level changes. The log itself goes to standard error; under systemd journalctl -u vpn-server shows it.",
+		Name:      "log-level",
+		Usage:     "change how much the running gateway logs",
+		ArgsUsage: "debug|info|warn|error",
+		Description: cli.Describe("It holds until the next start or until log.level changes. The log itself goes to standard error; under systemd journalctl -u vpn-server shows it.",
+			cli.Example{Command: "vpn-server log-level debug", Does: "While looking for something"}),
 		Action: func(c *urfave.Context) error {
 			args, err := cli.Args(c, "LEVEL")
 			if err != nil {

@@ -251,10 +251,20 @@ func TestCommandsThatAskTheDaemon(t *testing.T) {
 	}
 }
 
+// TestHelpHasExamples: that of every command, as the README says.
 func TestHelpHasExamples(t *testing.T) {
-	for _, args := range []string{"--help", "user add --help", "run --help", "init --help"} {
-		if stdout, _, code := vpnServer(t, strings.Fields(args)...); code != 0 || !strings.Contains(stdout, "EXAMPLES") {
+	check := func(args ...string) {
+		if stdout, _, code := vpnServer(t, append(args, "--help")...); code != 0 || !strings.Contains(stdout, "EXAMPLES") {
 			t.Errorf("%s: %d %s", args, code, stdout)
+		}
+	}
+	check()
+	for _, c := range newApp().Commands {
+		if len(c.Subcommands) == 0 && !c.Hidden {
+			check(c.Name)
+		}
+		for _, sub := range c.Subcommands {
+			check(c.Name, sub.Name)
 		}
 	}
 }

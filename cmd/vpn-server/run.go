@@ -125,9 +125,10 @@ func cleanupCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "cleanup",
 		Usage: "remove what a gateway has left on this machine's network",
-		Description: "After its end the gateway leaves routes and rules that make the clients' addresses unreachable, so that no packet for a client leaves in clear. " +
-			"This removes them, for a machine that will not be a gateway any more, and with them what a crash has left of the kernel's IPsec: the tunnel's interface, states and policies. " +
+		Description: cli.Describe("After its end the gateway leaves routes and rules that make the clients' addresses unreachable, so that no packet for a client leaves in clear. "+
+			"This removes them, for a machine that will not be a gateway any more, and with them what a crash has left of the kernel's IPsec: the tunnel's interface, states and policies. "+
 			"A reboot does the same. It must not run beside the gateway.",
+			cli.Example{Command: "systemctl disable --now vpn-server && vpn-server cleanup", Does: "When the machine retires as a gateway"}),
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
 				return err

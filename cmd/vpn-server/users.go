@@ -94,6 +94,9 @@ func userListCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "list",
 		Usage: "list users",
+		Description: cli.Describe("",
+			cli.Example{Command: "vpn-server user list", Does: "Who may connect"},
+			cli.Example{Command: "vpn-server user list --all --json", Does: "Also whose access has ended, for programs"}),
 		Flags: []urfave.Flag{cli.JSONFlag(), &urfave.BoolFlag{Name: "all", Usage: "also those whose access has ended"}},
 		Action: func(c *urfave.Context) error {
 			if _, err := cli.Args(c); err != nil {
@@ -138,6 +141,7 @@ func userEndCommand(name, usage string, why pki.Reason) *urfave.Command {
 		ArgsUsage: "NAME",
 		Description: cli.Describe("The certificate is revoked, or the pre-shared key forgotten; a running gateway ends the user's sessions at once. If nobody is called so, NAME may be the user's identity.",
 			cli.Example{Command: "vpn-server user " + name + " alice"}),
+		Flags: []urfave.Flag{cli.JSONFlag()},
 		Action: func(c *urfave.Context) error {
 			args, err := cli.Args(c, "NAME")
 			if err != nil {
@@ -152,8 +156,10 @@ func userEndCommand(name, usage string, why pki.Reason) *urfave.Command {
 				return err
 			}
 			tell(c)
-			fmt.Fprintf(c.App.Writer, "User %s (%s) may not connect any more.\n", u.Name, u.Identity)
-			return nil
+			return cli.Print(c, u, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "User %s (%s) may not connect any more.\n", u.Name, u.Identity)
+				return err
+			})
 		},
 	}
 	return cli.Complete(cmd, activeUsers)
