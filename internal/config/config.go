@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
@@ -131,7 +130,7 @@ func (doc *Document) parse(data []byte) (tree map[string]any, err error) {
 		}
 	}()
 	if _, err := toml.Decode(string(data), &tree); err != nil {
-		return nil, doc.problems.only(syntaxError(data, err))
+		return nil, doc.problems.only(syntaxError(data, doc.where, err))
 	}
 	return tree, nil
 }
@@ -158,39 +157,4 @@ func badText(data []byte) (position, string) {
 		i += size
 	}
 	return position{}, ""
-}
-
-// syntaxError puts the parser's complaint and the line it is about into words.
-func syntaxError(data []byte, err error) (position, string) {
-	var pe toml.ParseError
-	if !errors.As(err, &pe) {
-		return position{}, strings.TrimPrefix(err.Error(), "toml: ")
-	}
-	at := position{line: pe.Position.Line, column: pe.Position.Col}
-	lines := strings.Split(string(data), "\n")
-	if at.line < 1 || at.line > len(lines) {
-		return at, pe.Message
-	}
-	line := strings.TrimRight(lines[at.line-1], "\r")
-	if mayHoldSecret(line) || mayHoldSecret(pe.LastKey) {
-		// The parser's message quotes single characters at most; the line itself
-		// would put the secret into a log.
-		return at, pe.Message
-	}
-	const width = 120
-	if len(line) > width {
-		line = strings.ToValidUTF8(line[:width], "") + "…"
-	}
-	return at, pe.Message + "\n    " + strings.ReplaceAll(line, "\t", " ")
-}
-
-// mayHoldSecret recognises lines that must not be repeated in an error.
-func mayHoldSecret(line string) bool {
-	line = strings.ToLower(line)
-	for _, word := range []string{"secret", "psk", "pass", "key", "token", "pin", "credential"} {
-		if strings.Contains(line, word) {
-			return true
-		}
-	}
-	return false
 }

@@ -162,6 +162,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"secret of a wrong type", "[[user]]\npsk = 12345", `f.toml:2: user[0].psk: must be a string, or "file:/path" to read it from a file, not a whole number: put it in quotes`},
 		{"syntax", "name = 'x'\nport = = 3", "f.toml:2:8: expected value but found '=' instead\n    port = = 3"},
 		{"syntax beside a secret", "psk = \"hunter2\nport = 3", "f.toml:1:15: strings cannot contain newlines"},
+		{"a secret without quotes", "psk = hunter2", "f.toml:1:7: the value cannot be read: text has to be in quotes"},
 		{"a key twice", "name = 'x'\nname = 'y'", "f.toml:2:12: Key 'name' has already been defined.\n    name = 'y'"},
 		{"not UTF-8", "name = 'x'\nport = \xff", "f.toml:2:8: not valid UTF-8: save the file as UTF-8 text"},
 		{"UTF-16", "n\x00a\x00", "f.toml:1:2: holds a NUL character: save the file as UTF-8 text"},
@@ -182,6 +183,49 @@ func TestDecodeErrors(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestSyntaxErrorsKeepSecrets: wherever the parser stumbles, the secret is not shown.
+func TestSyntaxErrorsKeepSecrets(t *testing.T) {
+	for _, file := range []string{
+		"psk = topsecret",
+		"psk = topsecret # 'x'",
+		"psk = 1topsecret",
+		"psk = 0btopsecret",
+		"psk = 0x12topsecret",
+		"psk = -0x7topsecret",
+		"psk = 12345678901234567890123",
+		"psk = 1e999999",
+		"psk = 1.5.topsecret",
+		"psk = 2026-topsecret",
+		"psk = 2026-13-01T00:00:00Z",
+		"psk = inftopsecret",
+		"psk = 'top'secret'",
+		"psk = \"topsecret\\q\"",
+		"psk = \"\\u12topsecret\"",
+		"psk = \"\\xtopsecret\"",
+		"psk = [topsecret]",
+		"psk = { a = topsecret }",
+		"[auth]\npsk = '''\ntop\n''secret'''\ntopsecret",
+		"[auth]\npsk = \"\"\"\ntop\\qsecret\n\"\"\"",
+		"[auth]\npsk = \"\"\"\ntopsecret\\q\n\n\"\"\"",
+		"[auth]\nkey = \"\"\"\na\ntopsecret \\u12 \"\"\"",
+		"psk = [\n'a',\ntopsecret\n]",
+		"psk =\ntopsecret",
+		"psk = 'a'\ntopsecret",
+		"[[user]]\npsk = '''\ntopsecret",
+	} {
+		err := Decode("f.toml", []byte(file), &testConfig{})
+		if err == nil {
+			t.Errorf("%q: no error", file)
+			continue
+		}
+		for _, part := range []string{"secret", "topse", "12345678", "999", "2026"} {
+			if strings.Contains(err.Error(), part) {
+				t.Errorf("%q: the error shows %q:\n%s", file, part, err)
+			}
+		}
 	}
 }
 
