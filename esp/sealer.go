@@ -152,9 +152,6 @@ func writeTrailer(b []byte, pad int, nextHeader uint8) {
 // numbers for.
 func (s *Sealer) Used() (packets, octets uint64) { return s.seq.Load(), s.octets.Load() }
 
-// LastSeq is the last sequence number that was handed out.
-func (s *Sealer) LastSeq() uint64 { return s.seq.Load() }
-
 // Close forgets the keys; sealing fails from then on. A packet that is just being
 // sealed may still be finished.
 func (s *Sealer) Close() { s.transform.close() }

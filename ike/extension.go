@@ -270,10 +270,5 @@ type AnswersFrom interface {
 // PathFor is the path over a pair with what is known of NATs.
 func (s *Session) PathFor(pair locator.Pair) esp.Path { return s.pathFor(pair) }
 
-// NATTPorts are the ports of IKE and ESP in UDP, ours and the peer's.
-func (s *Session) NATTPorts() (local, remote uint16) {
-	return s.engine.cfg.NATTPort, s.path.Pair.Remote.Port()
-}
-
 // Random returns random octets from the engine's source.
 func (s *Session) Random(n int) []byte { return s.engine.random(n) }

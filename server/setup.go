@@ -315,7 +315,7 @@ masquerade = true # clients appear with the gateway's own address
 [tunnel]
 # device = "{{.Default.Tunnel.Device}}"
 # mtu = 0 # chosen
-# queues = 0 # processors that carry ESP each way; 0 is half of them
+# queues = 0 # processors that carry ESP each way; 0 is half of them, 8 at most
 # path_mtu = 0 # found out for each client
 # datapath = "{{.Default.Tunnel.DataPath}}" # xfrm: the kernel seals; tun: this daemon does; auto: the kernel if it can
 # dscp = "clear" # of packets outside; "copy" from those inside, or "0" to "63"

@@ -61,13 +61,6 @@ var attributeLabels, attributeOIDs, attributeRanks = func() (labels, oids map[st
 	return labels, oids, ranks
 }()
 
-// ParseDN turns a distinguished name into DER. An RFC 4514 string begins with the
-// most special element ("CN=laptop,O=Example,C=FI"). A name that begins with a
-// more general attribute than it ends with ("C=FI, O=Example, CN=laptop") is
-// written in the order of the encoding, as OpenSSL and strongSwan do, and is read
-// that way.
-func ParseDN(s string) ([]byte, error) { return encodeDN(s, true) }
-
 func encodeDN(s string, guessOrder bool) ([]byte, error) {
 	name, rest, err := parseDNString(s, guessOrder)
 	if err != nil {

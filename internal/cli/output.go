@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"unicode"
 
 	urfave "github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 )
 
 // JSONFlag is the option --json of commands that print something.
@@ -90,6 +92,12 @@ func (f *Fields) Print(w io.Writer) error {
 		fmt.Fprintf(tw, "%s:\t%s\n", row[0], row[1])
 	}
 	return tw.Flush()
+}
+
+// IsTerminal says whether a file is a terminal.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // Clean replaces what could take control of a terminal, or break a table, by

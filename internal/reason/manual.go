@@ -11,8 +11,8 @@ func WriteManual(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(`# Reasons
 
-Every refusal, drop and switch has a code. It stands in log lines (` + "`reason=…`" + `), in the output of
-status commands and their JSON, and in metrics; its meaning does not change between releases. Where a reason
+Every refusal and every end of a session has a code. It stands in log lines (` + "`reason=…`" + `), in the output of
+status commands and in their JSON; its meaning does not change between releases. Where a reason
 goes with a notify of RFC 7296 or RFC 4555, that is named too.
 
 This page is generated from ` + "`internal/reason`" + ` by ` + "`go generate ./internal/reason`" + `.

@@ -20,7 +20,7 @@ veth_inner() { echo $INNER_S; }
 wg_end() {
 	ip netns exec "$1" "$WGPEER" wgb "$4" 51820 ${7:+"$7"} </dev/null >"$2/$3.log" 2>&1 &
 	echo $! >"$2/$3.pids"
-	until_true 10 grep -q ready "$2/$3.log" && ip -n "$1" link set wgb up && ip -n "$1" addr add "$5/32" dev wgb && ip -n "$1" route add "$6/32" dev wgb
+	ours_ready 10 grep -q ready "$2/$3.log" && ip -n "$1" link set wgb up && ip -n "$1" addr add "$5/32" dev wgb && ip -n "$1" route add "$6/32" dev wgb
 }
 wg_server() { wg_end "$1" "$2" server 1 $INNER_S $INNER_C; }
 wg_client() { wg_end "$1" "$2" client 2 $INNER_C $INNER_S "$SRV_OUT:51820"; }
@@ -46,7 +46,7 @@ charon_start() {
 	rm -f "$2/$3.vici"
 	ip netns exec "$1" unshare --mount sh -c 'mount -t tmpfs none /run && STRONGSWAN_CONF=$1 exec "$2"' sh "$2/$3.conf" "$CHARON" </dev/null >"$2/$3.out" 2>&1 &
 	echo $! >"$2/$3.pids"
-	until_true 10 test -S "$2/$3.vici" && charon_ctl "$2" "$3" --load-all >"$2/$3.load" 2>&1
+	ours_ready 10 test -S "$2/$3.vici" && charon_ctl "$2" "$3" --load-all >"$2/$3.load" 2>&1
 }
 charon_ctl() {
 	local d=$1 end=$2
@@ -85,14 +85,3 @@ strongswan_client() {
 		charon_start "$1" "$2" client && charon_ctl "$2" client --initiate --child bench --timeout 10 >"$2/client.init" 2>&1
 }
 strongswan_inner() { echo $INNER_S; }
-
-# until_true SECONDS COMMAND...
-until_true() {
-	local n=$(($1 * 20))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		n=$((n - 1))
-		[ $n -gt 0 ] || return 1
-		sleep 0.05
-	done
-}

@@ -25,7 +25,6 @@ SLOW=4 # emulated, or one processor as a program among others
 
 # nftables: does this kernel have them?
 nftables() { nft 'table inet wftry { chain c { type filter hook input priority 0; }; }' 2>/dev/null && nft delete table inet wftry; }
-xfrm_interfaces() { ip link add wftry type xfrm dev lo if_id 4711 2>/dev/null && ip link del wftry; }
 
 # gateway_config SECTION LINE: add a line to a section of server.toml.
 gateway_config() {
@@ -51,5 +50,5 @@ states() { on "$1" ip xfrm state | grep -c 'reqid 14[0-9]*'; }
 policies() { on "$1" ip xfrm policy | grep -c 'reqid 14[0-9]*'; }
 nothing_of_ours() { equal "$(states "$1") states, $(policies "$1") policies" "0 states, 0 policies"; }
 kind_is() { equal "$(client_json datapath.kind) $(server_json status datapath.kind)" "$1 $1"; }
-# lost NAME: what a probe has lost.
+# none_lost NAME: the probe has lost nothing.
 none_lost() { equal "$(figure "$1" lost) of $(figure "$1" sent)" "0 of $(figure "$1" sent)"; }

@@ -40,7 +40,6 @@ replaced_gone() { [ "$(states laptop)" -le 4 ]; }
 check "replaced states go" within 10 replaced_gone
 
 # Into a NAT and back, under traffic.
-stays() { [ "$(client_json remote.address)" = $GATEWAY_4 ]; }
 path_from() { [ "$(client_json local.address)" = "$1" ]; }
 must "stream" tool stream laptop stream $INSIDE_4 "$(inner 4)"
 spi=$(client_json spi_i)
