@@ -60,9 +60,10 @@ servers "[\"nowhere.example.test\", \"$GATEWAY_4\"]"
 connects "name servers that do not answer" $GATEWAY_4 4250
 
 servers "\"$GATEWAY_4\""
-drop udp dport 4500
+drop udp dport 4500 counter
+counted() { on net nft list chain inet t f | grep -q 'counter packets [1-9]'; }
 vpn_client up alice --timeout 30s >"$WORK/up.out" 2>&1 & up=$!
-sleep 1.5 # IKE_SA_INIT is over
+check "in the middle of IKE_AUTH" within 20 counted
 uplink_off a; pass; uplink_on b
 wait $up; check "moved in the middle of IKE_AUTH: connects" equal $? 0
 check "moved in the middle of IKE_AUTH: from the new address" equal "$(client_json local.address)" 192.168.77.10
@@ -71,7 +72,9 @@ must "down" vpn_client down
 
 uplink_off b
 vpn_client up alice --timeout 30s >"$WORK/up.out" 2>&1 & up=$!
-sleep 8 # the pause is of many seconds then
+# More than the 4 s that are waited for below.
+long_pause() { local at; at=$(client_json retry_at) && [ -n "$at" ] && [ $(($(date -d "$at" +%s) - $(date +%s))) -ge 6 ]; }
+check "an uplink comes later: a long pause until then" within 25 long_pause
 began=$(date +%s%N); uplink_on a
 wait $up; status=$?
 took=$((($(date +%s%N) - began) / 1000000))
