@@ -55,7 +55,16 @@ func (s Store) Import(path, name string, force bool, now time.Time) (p *profile.
 	if err := atomicfile.WriteFile(s.path(p.Name), text, 0o600); err != nil {
 		return nil, nil, fmt.Errorf("store profile %s: %w", p.Name, err)
 	}
-	return p, warnings, nil
+	return p, append(warnings, exposed(path)...), nil
+}
+
+// exposed warns of a file with a profile that others can read.
+func exposed(path string) []string {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s holds a secret and others can read it (mode %04o): delete it, or chmod 600 it", path, info.Mode().Perm())}
 }
 
 // LoadProfile reads a profile from a file and checks that it can work: the form, and

@@ -49,8 +49,8 @@ server_start || oops "the gateway does not start"
 
 say "2. One lets a user in, one hands out the profile"
 show gateway vpn-server user add alice
-prompt gateway "vpn-server profile export alice > alice.toml"
-vpn_server profile export alice >"$WORK/alice.toml" || oops "there is no profile"
+prompt gateway "vpn-server profile export alice --output alice.toml"
+vpn_server profile export alice --output "$WORK/alice.toml" || oops "there is no profile"
 note "alice.toml goes to the laptop: one file of $(wc -l <"$WORK/alice.toml") lines with everything in it"
 
 say "3. The laptop takes it in and connects"

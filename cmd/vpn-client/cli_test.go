@@ -78,6 +78,16 @@ func TestProfiles(t *testing.T) {
 	p.expect(p.run("import"), cli.ExitUsage, "", "FILE is missing")
 	p.expect(p.run("import", file), 0, "imported alice (gateway vpn.example.test)\nconnect with: vpn-client up alice\n", "")
 	p.expect(p.run("import", file), cli.ExitFailure, "", "--force")
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.expect(p.run("import", file, "--force"), 0, "imported alice", "others can read it (mode 0644)")
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.run("import", file, "--force"); r.err != "" {
+		t.Errorf("warns: %s", r.err)
+	}
 	p.expect(p.run("import", file, "--force"), 0, "imported alice", "")
 	p.expect(p.run("import", file, "--name", "office"), 0, "imported office", "")
 	p.expect(p.run("list"), 0, "NAME    GATEWAY           IDENTITY            AUTH  ROUTES\nalice   vpn.example.test  alice@example.test  psk   full\noffice", "")

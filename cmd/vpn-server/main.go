@@ -29,7 +29,7 @@ func newApp() *urfave.App {
 			{Command: "vpn-server init --name vpn.example.org --address 203.0.113.1", Does: "Make a gateway: authority, certificate, configuration"},
 			{Command: "vpn-server run", Does: "Run it in the foreground"},
 			{Command: "vpn-server user add alice", Does: "Let alice in"},
-			{Command: "vpn-server profile export alice > alice.toml", Does: "Hand out her profile"},
+			{Command: "vpn-server profile export alice --output alice.toml", Does: "Hand out her profile"},
 			{Command: "vpn-server sessions", Does: "See who is connected"},
 		},
 		Files: []cli.File{

@@ -8,7 +8,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/wayfarer-vpn/wayfarer/internal/atomicfile"
 	"github.com/wayfarer-vpn/wayfarer/internal/cli"
 	"github.com/wayfarer-vpn/wayfarer/pki"
 	"github.com/wayfarer-vpn/wayfarer/server"
@@ -81,7 +80,7 @@ func printNewUser(w io.Writer, u *server.User, option string) error {
 		fmt.Fprintf(w, " until %s", u.Expires.Format(time.DateOnly))
 	}
 	fmt.Fprintf(w, ".\nProfile: %s\n\nIt holds the user's key: hand it over in confidence, for instance\n", u.Profile)
-	fmt.Fprintf(w, "  vpn-server profile export %s%s > %s.toml\nand on the laptop\n  vpn-client import %s.toml && vpn-client up %s\n", u.Name, option, u.Name, u.Name, u.Name)
+	fmt.Fprintf(w, "  vpn-server profile export %s%s --output %s.toml\nand on the laptop\n  vpn-client import %s.toml && vpn-client up %s\n", u.Name, option, u.Name, u.Name, u.Name)
 	return nil
 }
 
@@ -190,10 +189,10 @@ func profileCommand() *urfave.Command {
 		Usage:     "print a user's profile",
 		ArgsUsage: "NAME",
 		Description: cli.Describe("It holds the user's private key or pre-shared key.",
-			cli.Example{Command: "vpn-server profile export alice > alice.toml"},
+			cli.Example{Command: "vpn-server profile export alice --output alice.toml", Does: "Into a file that others cannot read"},
 			cli.Example{Command: "vpn-server profile export alice --output alice.toml --forget", Does: "Keep no copy of the key here"}),
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write it to `FILE`, readable by its owner only"},
+			&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write it to `FILE`, readable by its owner only; - is standard output"},
 			&urfave.BoolFlag{Name: "forget", Usage: "remove it here afterwards"},
 		},
 		Action: exportProfile,
@@ -215,11 +214,7 @@ func exportProfile(c *urfave.Context) error {
 		return err
 	}
 	defer clear(data)
-	if file := c.String("output"); file != "" {
-		if err := atomicfile.WriteFile(file, data, 0o600); err != nil {
-			return err
-		}
-	} else if _, err := c.App.Writer.Write(data); err != nil {
+	if err := writeSecret(c.App.Writer, c.String("output"), data); err != nil {
 		return err
 	}
 	if c.Bool("forget") {
