@@ -101,6 +101,11 @@ func TestProfiles(t *testing.T) {
 	p.expect(p.run("check", "--json"), 0, `"ok": true`, "")
 	p.expect(p.run("check", file), 0, "is fine", "")
 	p.expect(p.run("check", filepath.Join(p.dir, "client.toml")), 0, "is fine", "")
+	if err := os.Mkdir(filepath.Join(p.dir, "office"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(p.dir)
+	p.expect(p.run("check", "office"), 0, "office is fine", "")
 	p.expect(p.run("remove", "office"), 0, "", "")
 	p.expect(p.run("remove", "office"), cli.ExitNotFound, "", "there are: alice")
 	bad := p.write("bad.toml", strings.Replace(aliceProfile, "psk", "pks", 1)+"mtu = 1\n")

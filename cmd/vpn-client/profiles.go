@@ -208,12 +208,13 @@ func check(c *urfave.Context) error {
 	})
 }
 
-// checkOne checks a file, or a stored profile if there is no such file.
+// checkOne checks a file, or a stored profile if there is no such file; a directory is
+// none.
 func checkOne(c *urfave.Context, what string) error {
 	var warnings []string
-	_, err := os.Stat(what)
+	found, err := os.Stat(what)
 	switch {
-	case err != nil && profile.CheckName(what) == nil:
+	case (err != nil || found.IsDir()) && profile.CheckName(what) == nil:
 		s, serr := store(c)
 		if serr != nil {
 			return serr

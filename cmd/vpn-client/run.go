@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,7 +34,10 @@ func runDaemon(c *urfave.Context) error {
 	if err != nil {
 		return cli.Unstartable(err)
 	}
-	return cli.Unstartable(serve(c, cfg, warnings))
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	return cli.Unstartable(serve(c.Context, c, cfg, warnings, hangup))
 }
 
 // upInForeground runs a daemon for one profile, until interrupted.
@@ -53,23 +57,28 @@ func upInForeground(c *urfave.Context, name string) error {
 		return cli.Usagef("NAME is missing").WithHint("Name a profile or a file: vpn-client up --foreground ./alice.toml.")
 	}
 	cfg.Autoconnect = name
-	return serve(c, cfg, warnings)
+	ctx := c.Context
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		// The terminal is gone, and with it whoever could interrupt.
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
+	return serve(ctx, c, cfg, warnings, nil)
 }
 
-// serve runs the daemon until a signal ends it.
-func serve(c *urfave.Context, cfg *client.Config, warnings []string) error {
+// serve runs the daemon until ctx ends. What reload delivers makes it read its log level
+// again.
+func serve(ctx context.Context, c *urfave.Context, cfg *client.Config, warnings []string, reload <-chan os.Signal) error {
 	if os.Geteuid() != 0 {
 		return &cli.Error{Code: cli.ExitPermission, Message: "the daemon changes addresses and routes of this machine, which needs root", Hint: "Run it with sudo, or as a system service."}
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	s := client.Service{
-		Config: cfg, Warnings: warnings, Version: cli.Version(), Output: c.App.ErrWriter, Reload: hangup,
+		Config: cfg, Warnings: warnings, Version: cli.Version(), Output: c.App.ErrWriter, Reload: reload,
 		Reread: func() (*client.Config, error) {
 			cfg, _, err := loadConfig(c)
 			return cfg, err
 		},
 	}
-	return s.Run(c.Context)
+	return s.Run(ctx)
 }

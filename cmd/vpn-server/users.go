@@ -13,7 +13,11 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/server"
 )
 
-const hoursPerDay = 24 * time.Hour
+const (
+	hoursPerDay = 24 * time.Hour
+	// maxDays is a hundred years: no certificate outlives its authority anyway.
+	maxDays = 36500
+)
 
 func userCommand() *urfave.Command {
 	return &urfave.Command{
@@ -54,8 +58,8 @@ func userAddCommand() *urfave.Command {
 			if err != nil {
 				return cli.Usagef("%v", err)
 			}
-			if c.Int("days") < 0 {
-				return cli.Usagef("--days must be positive")
+			if days := c.Int("days"); c.IsSet("days") && (days < 1 || days > maxDays) {
+				return cli.Usagef("--days must be from 1 to %d", maxDays)
 			}
 			admin, err := server.OpenAdmin(c.String(flagConfig))
 			if err != nil {

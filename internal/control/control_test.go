@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 )
 
@@ -390,7 +392,7 @@ func TestStream(t *testing.T) {
 
 // More connections than the limit wait for others to end; none is lost.
 func TestConnectionsAreLimited(t *testing.T) {
-	l := limitConnections(&pipeListener{conns: make(chan net.Conn, 3)}, 2)
+	l := limitConnections(&pipeListener{conns: make(chan net.Conn, 3)}, 2, 0)
 	pipes := l.Listener.(*pipeListener)
 	for range 3 {
 		_, server := net.Pipe()
@@ -422,6 +424,60 @@ func TestConnectionsAreLimited(t *testing.T) {
 	l.Close()
 	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
+	}
+}
+
+// TestRootIsNotLockedOut: whoever else may use the socket cannot take all connections.
+func TestRootIsNotLockedOut(t *testing.T) {
+	const limit, forRoot = 5, 2
+	pipes := &pipeListener{conns: make(chan net.Conn, 16)}
+	l := limitConnections(pipes, limit, forRoot)
+	arrive := func(uid uint32) (far net.Conn) {
+		t.Helper()
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ends [2]net.Conn
+		for i, fd := range fds {
+			f := os.NewFile(uintptr(fd), "socket")
+			if ends[i], err = net.FileConn(f); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		t.Cleanup(func() { ends[1].Close() })
+		pipes.conns <- &conn{UnixConn: ends[0].(*net.UnixConn), peer: Peer{UID: uid}}
+		return ends[1]
+	}
+	accept := func() net.Conn {
+		t.Helper()
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	uidOf := func(c net.Conn) uint32 { return c.(*limitedConn).Conn.(*conn).peer.UID }
+
+	var held []net.Conn
+	for range limit - forRoot {
+		arrive(1000)
+		held = append(held, accept())
+	}
+	refused := arrive(1000)
+	arrive(0)
+	if uid := uidOf(accept()); uid != 0 {
+		t.Errorf("uid %d has the place of root", uid)
+	}
+	if _, err := refused.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one too many was not closed: %v", err)
+	}
+	held[0].Close()
+	arrive(1000)
+	if uid := uidOf(accept()); uid != 1000 {
+		t.Errorf("uid %d came in place of one that left", uid)
 	}
 }
 

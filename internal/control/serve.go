@@ -21,6 +21,7 @@ const (
 	MaxBody        = 1 << 20 // octets of a request's body
 	maxHeader      = 16 << 10
 	maxConnections = 64
+	forRoot        = 8 // of these
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 30 * time.Second
 	writeTimeout   = 30 * time.Second // for each piece of an answer
@@ -44,7 +45,7 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(limitConnections(l, maxConnections)) }()
+	go func() { failed <- server.Serve(limitConnections(l, maxConnections, forRoot)) }()
 	select {
 	case err := <-failed:
 		server.Close()

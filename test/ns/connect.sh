@@ -35,6 +35,14 @@ for user in alice bob; do
 	check "$user: the laptop has its own network and DNS back" works_without
 done
 
+# Without the daemon, in a terminal that is closed.
+must "the daemon ends" end client
+foreground() { onbg client laptop "$BIN/vpn-client" up --foreground bob; within 20 session_is_up; }
+check "connects in the foreground" foreground
+check "the closing of its terminal ends it" end client HUP
+check "and the laptop has its own network" works_without
+must "client starts again" client_start
+
 must "IPv6 gateway in the profile" profile_set alice server "\"$GATEWAY_6\""
 check "connects over IPv6" vpn_client up alice --timeout 20s
 check "the path is IPv6" equal "$(client_json remote.address)" $GATEWAY_6
