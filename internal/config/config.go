@@ -9,8 +9,8 @@
 // so defaults are set before decoding.
 //
 // Files may come from other people (a profile in a mail), so size, nesting and
-// the number of reported problems are bounded, and WithoutFiles refuses secrets
-// that point at files.
+// the number of reported problems are bounded. Secrets may point at files; for text that
+// is not to read any, fuzzing for instance, there is WithoutFiles.
 package config
 
 import (
@@ -30,8 +30,8 @@ const MaxSize = 1 << 20
 // Option changes how a file is decoded.
 type Option func(*decoder)
 
-// WithoutFiles refuses "file:" in secrets. Use it for content that somebody else
-// wrote, such as an imported profile.
+// WithoutFiles refuses "file:" in secrets. The daemons do not use it: profiles may name
+// their keys as files, and importing one takes these in.
 func WithoutFiles() Option { return func(d *decoder) { d.noFiles = true } }
 
 // Document is a file that has been read: it knows where every key stands.

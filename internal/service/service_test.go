@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,27 +79,26 @@ func TestStuckShard(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
 		group := shard.NewGroup(3, func(int) shard.Config { return shard.Config{Engine: stuckEngine{}, Log: log} })
 		go group.Run(ctx)
-		pings := 0
-		go Manager{log}.watch(ctx, 30*time.Second, group.Alive, func() { pings++ })
+		var pings atomic.Int32
+		go Manager{log}.watch(ctx, 30*time.Second, group.Alive, func() { pings.Add(1) })
 		for range 4 {
 			time.Sleep(30 * time.Second)
 			synctest.Wait()
-			if pings == 0 {
+			if pings.Swap(0) == 0 {
 				t.Fatal("no ping although all shards answer")
 			}
-			pings = 0
 		}
 		stuck := make(chan struct{})
 		group.Shards()[1].Do(func(time.Time, shard.Engine) { <-stuck })
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if pings != 0 {
-			t.Errorf("%d pings in spite of a stuck shard", pings)
+		if n := pings.Load(); n != 0 {
+			t.Errorf("%d pings in spite of a stuck shard", n)
 		}
 		close(stuck)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if pings == 0 {
+		if pings.Load() == 0 {
 			t.Error("no ping after the shard has gone on")
 		}
 	})
