@@ -234,6 +234,9 @@ func readPEM[T any](l *loader, key, name string, parse func([]byte) (T, error)) 
 		l.problems.Add(key, "%v", err)
 		return content
 	}
+	if warning := config.BeyondConfinedRoot(name); warning != "" {
+		l.Warnings = append(l.Warnings, warning)
+	}
 	defer clear(data)
 	content, err = parse(data)
 	if err != nil {

@@ -53,6 +53,9 @@ func Load(path string, now time.Time) (*Settings, error) {
 		return nil, err
 	}
 	l.decoded = doc.Warnings()
+	if warning := config.BeyondConfinedRoot(path); warning != "" {
+		l.decoded = append(l.decoded, warning)
+	}
 	l.Warnings = append(slices.Clone(l.decoded), l.Warnings...)
 	return l.Settings, nil
 }

@@ -34,3 +34,24 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// BeyondConfinedRoot warns of a file that root can read here, but not as a system
+// service: the units leave root no power over the permissions of files
+// (CAP_DAC_OVERRIDE). It is empty where that is no matter.
+func BeyondConfinedRoot(path string) string {
+	var st unix.Stat_t
+	if os.Geteuid() != 0 || unix.Stat(path, &st) != nil {
+		return ""
+	}
+	class := uint32(0o004)
+	switch {
+	case st.Uid == 0:
+		class = 0o400
+	case st.Gid == 0:
+		class = 0o040
+	}
+	if st.Mode&class != 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s belongs to user %d and has mode %04o: the system service cannot read it; run chown root %s", path, st.Uid, st.Mode&0o7777, path)
+}

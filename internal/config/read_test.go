@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,5 +53,36 @@ func TestQuote(t *testing.T) {
 		if _, err := Parse("x.toml", []byte(text), &got); err != nil || got.S != s {
 			t.Errorf("%q is written %s and read %q, %v", s, text, got.S, err)
 		}
+	}
+}
+
+// TestBeyondConfinedRoot: root without CAP_DAC_OVERRIDE is the owner, or in the group, or
+// like everybody.
+func TestBeyondConfinedRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give files away")
+	}
+	for _, tt := range []struct {
+		uid, gid int
+		mode     os.FileMode
+		readable bool
+	}{
+		{0, 0, 0o600, true}, {0, 0, 0o200, false},
+		{12345, 12345, 0o600, false}, {12345, 12345, 0o640, false}, {12345, 12345, 0o644, true},
+		{12345, 0, 0o640, true}, {12345, 0, 0o600, false},
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Chown(path, tt.uid, tt.gid), os.Chmod(path, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		if warning := BeyondConfinedRoot(path); (warning == "") != tt.readable {
+			t.Errorf("%+v: %q", tt, warning)
+		}
+	}
+	if warning := BeyondConfinedRoot("/nowhere"); warning != "" {
+		t.Error(warning)
 	}
 }
