@@ -165,9 +165,9 @@ func (f *failure) problem(now time.Time, generation uint64) *Problem {
 // configuration on either side.
 func permanent(c reason.Code) bool {
 	switch c {
-	case reason.AuthFailed, reason.AuthFailedPSK, reason.AuthFailedCertificate, reason.AuthFailedEAP, reason.AuthMethodRefused,
+	case reason.AuthFailed, reason.AuthFailedPSK, reason.AuthFailedCertificate, reason.AuthMethodRefused,
 		reason.CertMissing, reason.CertExpired, reason.CertUntrusted, reason.CertRevoked, reason.CertInvalid,
-		reason.IDMismatch, reason.UserUnknown, reason.UserDisabled, reason.NoProposalChosen, reason.TSUnacceptable,
+		reason.IDMismatch, reason.UserUnknown, reason.NoProposalChosen, reason.TSUnacceptable,
 		reason.NoChildSA, reason.ConfigRequired, reason.NoAddressAssigned, reason.UnsupportedVersion, reason.ConfigInvalid,
 		reason.AdminDisconnect, reason.PermissionDenied:
 		return true

@@ -167,10 +167,10 @@ func TestPoolExhausted(t *testing.T) {
 
 func TestRefusedByAuthorization(t *testing.T) {
 	l := newLab(t, 1, clientPolicy(), serverPolicy())
-	l.server.grant = func(AuthorizeRequest) Grant { return Grant{Refuse: reason.UserDisabled} }
+	l.server.grant = func(AuthorizeRequest) Grant { return Grant{Refuse: reason.UserUnknown} }
 	l.run()
 	wantClosed(t, l.client, reason.AuthFailed, message.AuthenticationFailed)
-	wantClosed(t, l.server, reason.UserDisabled, message.AuthenticationFailed)
+	wantClosed(t, l.server, reason.UserUnknown, message.AuthenticationFailed)
 }
 
 func TestConfigRequired(t *testing.T) {

@@ -140,7 +140,7 @@ func exitOf(code reason.Code) int {
 	switch code {
 	case reason.NotRunning:
 		return ExitNotRunning
-	case reason.NoAnswer, reason.Timeout, reason.UDPBlocked:
+	case reason.NoAnswer, reason.Timeout:
 		return ExitTimeout
 	case reason.PermissionDenied:
 		return ExitPermission
@@ -151,8 +151,8 @@ func exitOf(code reason.Code) int {
 	case reason.Cancelled:
 		return ExitInterrupted
 	case reason.PeerDead, reason.PeerDeleted, reason.AdminDisconnect, reason.UserDisconnect, reason.NoNetwork, reason.DNSFailed,
-		reason.PathFailed, reason.NoChildSA, reason.NoReturnTraffic, reason.HalfOpenLimit, reason.SessionLimit, reason.SessionExpired,
-		reason.ReplacedByNewSession, reason.MobikeUnsupported:
+		reason.PathFailed, reason.NoChildSA, reason.HalfOpenLimit, reason.SessionLimit,
+		reason.ReplacedByNewSession:
 		return ExitNotConnected
 	}
 	if r, ok := reason.Lookup(code); ok && r.Notify != "" {

@@ -37,17 +37,6 @@ var groups = []group{
 			Hint:     "If this repeats, two devices share one identity: give each its own with vpn-server user add.",
 			Severity: SeverityInfo,
 		},
-		{
-			Code:     Rekeyed,
-			Title:    "New keys replaced the old ones",
-			Severity: SeverityInfo,
-		},
-		{
-			Code:     SessionExpired,
-			Title:    "The session reached its maximum age",
-			Hint:     "Connect again; the gateway sets the limit in its configuration.",
-			Severity: SeverityInfo,
-		},
 	}},
 	{"Reaching the other side", []Reason{
 		{
@@ -75,12 +64,6 @@ var groups = []group{
 			Severity: SeverityWarning,
 		},
 		{
-			Code:     UDPBlocked,
-			Title:    "This network does not let UDP to the gateway through",
-			Hint:     "Try another network, or ask its operator to allow UDP ports 500 and 4500.",
-			Severity: SeverityError,
-		},
-		{
 			Code:     OtherAddressAnswered,
 			Title:    "Another address of the gateway answered first, and the connection goes on there",
 			Severity: SeverityInfo,
@@ -95,12 +78,6 @@ var groups = []group{
 			Title:    "No working path is left to the other side",
 			Hint:     "The client looks for another one by itself.",
 			Severity: SeverityWarning,
-		},
-		{
-			Code:     PathUnverified,
-			Title:    "The new address of the other side is not verified yet",
-			Hint:     "Traffic follows as soon as it has proved that it is reachable there.",
-			Severity: SeverityInfo,
 		},
 		{
 			Code:     UnexpectedNAT,
@@ -136,13 +113,6 @@ var groups = []group{
 			Code:     AuthFailedCertificate,
 			Title:    "The certificate does not prove the identity",
 			Hint:     "The signature does not match the certificate. Export the profile again, and check that key and certificate belong together.",
-			Severity: SeverityError,
-			Notify:   "AUTHENTICATION_FAILED",
-		},
-		{
-			Code:     AuthFailedEAP,
-			Title:    "User name or password is wrong",
-			Hint:     "Check both; the user back end's log says more.",
 			Severity: SeverityError,
 			Notify:   "AUTHENTICATION_FAILED",
 		},
@@ -213,13 +183,6 @@ var groups = []group{
 			Code:     UserUnknown,
 			Title:    "There is no such user",
 			Hint:     "Add it with vpn-server user add, or correct the identity in the profile.",
-			Severity: SeverityError,
-			Notify:   "AUTHENTICATION_FAILED",
-		},
-		{
-			Code:     UserDisabled,
-			Title:    "The user is not allowed to connect",
-			Hint:     "The administrator has disabled the user.",
 			Severity: SeverityError,
 			Notify:   "AUTHENTICATION_FAILED",
 		},
@@ -299,12 +262,6 @@ var groups = []group{
 			Hint:     "The exchange is repeated.",
 			Severity: SeverityInfo,
 			Notify:   "TEMPORARY_FAILURE",
-		},
-		{
-			Code:     MobikeUnsupported,
-			Title:    "The other side cannot follow a change of address",
-			Hint:     "The client connects anew after each change of network.",
-			Severity: SeverityWarning,
 		},
 	}},
 	{"Protection of the gateway", []Reason{
@@ -417,12 +374,6 @@ var groups = []group{
 			Severity: SeverityWarning,
 		},
 		{
-			Code:     RekeyFailed,
-			Title:    "New keys could not be agreed",
-			Hint:     "The session is set up again; compare the proposals if it repeats.",
-			Severity: SeverityWarning,
-		},
-		{
 			Code:     DataPathFailed,
 			Title:    "The tunnel could not be installed in this machine",
 			Hint:     "The log names the system call. Running as root, with /dev/net/tun?",
@@ -435,22 +386,10 @@ var groups = []group{
 			Severity: SeverityInfo,
 		},
 		{
-			Code:     NoReturnTraffic,
-			Title:    "The other side answers, but no traffic comes back through the tunnel",
-			Hint:     "Check routes and forwarding behind the gateway, and firewalls that block ESP in UDP.",
-			Severity: SeverityWarning,
-		},
-		{
 			Code:     RouteFailed,
 			Title:    "Addresses or routes of the tunnel could not be set",
 			Hint:     "The log names the route; another VPN may hold it.",
 			Severity: SeverityError,
-		},
-		{
-			Code:     DNSSetupFailed,
-			Title:    "The DNS servers of the tunnel could not be set",
-			Hint:     "Names may leak to the local network's servers; see the log.",
-			Severity: SeverityWarning,
 		},
 	}},
 	{"This machine", []Reason{
@@ -490,18 +429,6 @@ var groups = []group{
 		{
 			Code:     Conflict,
 			Title:    "The state does not allow this now",
-			Severity: SeverityError,
-		},
-		{
-			Code:     StoreFailed,
-			Title:    "State could not be read or written",
-			Hint:     "Check free space and permissions of the state directory.",
-			Severity: SeverityError,
-		},
-		{
-			Code:     ResourceLimit,
-			Title:    "A limit of this machine is reached",
-			Hint:     "The log names it (files, memory, ports).",
 			Severity: SeverityError,
 		},
 		{

@@ -9,8 +9,6 @@ const (
 	PeerDeleted          Code = "peer-deleted"
 	Shutdown             Code = "shutdown"
 	ReplacedByNewSession Code = "replaced-by-new-session"
-	Rekeyed              Code = "rekeyed"
-	SessionExpired       Code = "session-expired"
 )
 
 // Reaching the other side.
@@ -19,11 +17,9 @@ const (
 	PeerDead              Code = "peer-dead"
 	NoNetwork             Code = "no-network"
 	DNSFailed             Code = "dns-failed"
-	UDPBlocked            Code = "udp-blocked"
 	OtherAddressAnswered  Code = "other-address-answered"
 	PeerAnswered          Code = "peer-answered"
 	PathFailed            Code = "path-failed"
-	PathUnverified        Code = "path-unverified"
 	UnexpectedNAT         Code = "unexpected-nat-detected"
 	UnacceptableAddresses Code = "unacceptable-addresses"
 )
@@ -33,7 +29,6 @@ const (
 	AuthFailed            Code = "auth-failed"
 	AuthFailedPSK         Code = "auth-failed-psk"
 	AuthFailedCertificate Code = "auth-failed-certificate"
-	AuthFailedEAP         Code = "auth-failed-eap"
 	AuthMethodRefused     Code = "auth-method-refused"
 	CertMissing           Code = "cert-missing"
 	CertExpired           Code = "cert-expired"
@@ -44,7 +39,6 @@ const (
 	CRLUnavailable        Code = "crl-unavailable"
 	IDMismatch            Code = "id-mismatch"
 	UserUnknown           Code = "user-unknown"
-	UserDisabled          Code = "user-disabled"
 )
 
 // Agreeing.
@@ -60,7 +54,6 @@ const (
 	PoolExhausted      Code = "pool-exhausted"
 	ChildNotFound      Code = "child-sa-not-found"
 	TemporaryFailure   Code = "temporary-failure"
-	MobikeUnsupported  Code = "mobike-unsupported"
 )
 
 // Protection of the gateway.
@@ -89,12 +82,9 @@ const (
 // Lifetimes and the data path.
 const (
 	LifetimeExpired       Code = "lifetime-expired"
-	RekeyFailed           Code = "rekey-failed"
 	DataPathFailed        Code = "data-path-failed"
-	NoReturnTraffic       Code = "no-return-traffic"
 	KernelPathUnavailable Code = "kernel-path-unavailable"
 	RouteFailed           Code = "route-failed"
-	DNSSetupFailed        Code = "dns-setup-failed"
 )
 
 // This machine.
@@ -106,8 +96,6 @@ const (
 	AlreadyExists    Code = "already-exists"
 	InvalidRequest   Code = "invalid-request"
 	Conflict         Code = "conflict"
-	StoreFailed      Code = "store-failed"
-	ResourceLimit    Code = "resource-limit"
 	Timeout          Code = "timeout"
 	Cancelled        Code = "cancelled"
 	InternalError    Code = "internal-error"

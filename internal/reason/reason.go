@@ -1,6 +1,6 @@
 // Package reason is the one catalogue of coded outcomes: every refusal, drop and
 // switch that a user or an operator can meet has a stable code, a sentence and a
-// hint here. Logs, metrics, status output and the manual (docs/reasons.md) share it.
+// hint here. Logs, status output and the manual (docs/reasons.md) share it.
 //
 // A code, once released, keeps its meaning; scripts match on it.
 package reason
@@ -111,7 +111,7 @@ func (c Code) NotifyName() string {
 // NoAnswer says whether the code means that nothing came back.
 func (c Code) NoAnswer() bool {
 	switch c {
-	case NoAnswer, PeerDead, Timeout, UDPBlocked:
+	case NoAnswer, PeerDead, Timeout:
 		return true
 	}
 	return false

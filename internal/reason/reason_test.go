@@ -10,6 +10,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -78,6 +79,44 @@ func TestEveryCodeIsInTheCatalogue(t *testing.T) {
 	if constants != len(All()) {
 		t.Errorf("%d constants, %d reasons", constants, len(All()))
 	}
+}
+
+// Every code can be met: something produces it, or a peer's notify stands for it. What
+// the command line makes of codes does not count.
+func TestEveryCodeIsProduced(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "codes.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	name := regexp.MustCompile(`\breason\.([A-Z]\w*)`)
+	for _, room := range []string{"client", "server", "cmd", "ike", "mobike", "esp", "pki", "internal"} {
+		err := filepath.WalkDir("../../"+room, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "internal/cli/") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for _, m := range name.FindAllSubmatch(data, -1) {
+				used[string(m[1])] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		code, _ := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		r, _ := Lookup(Code(code))
+		if of, ok := ByNotify(r.Notify); !used[spec.Names[0].Name] && !(ok && of.Code == r.Code) {
+			t.Errorf("nothing produces %s", code)
+		}
+		return true
+	})
 }
 
 // The manual holds what the code holds. Run with -update to write it.
