@@ -154,14 +154,16 @@ func natHash(spii, spir message.SPI, a netip.AddrPort) []byte {
 
 // espPath is the session's path as the data path needs it: in UDP when a NAT is in
 // the way or native ESP is not wanted, with keepalives when the NAT is ours to
-// keep open.
+// keep open. A peer that stays on the IKE port gets native ESP whatever else is known:
+// there is no ESP in UDP on that port (RFC 7296 §2.23), where it could not be told from IKE.
 func (s *Session) espPath() esp.Path { return s.pathFor(s.path.Pair) }
 
 func (s *Session) pathFor(pair locator.Pair) esp.Path {
 	p := esp.Path{Pair: pair, MTU: s.mtu.of(pair)}
-	p.UDP = s.nat.supported && (s.nat.local || s.nat.peer || s.nat.wantUDP || !s.policy.NativeESP)
+	p.UDP = s.nat.supported && pair.Local.Port() == s.engine.cfg.NATTPort &&
+		(s.nat.local || s.nat.peer || s.nat.wantUDP || !s.policy.NativeESP)
 	p.UnansweredAfter = s.policy.UnansweredAfter
-	if s.nat.local {
+	if p.UDP && s.nat.local {
 		p.Keepalive = s.keepalive() + keepaliveGrace
 	}
 	return p

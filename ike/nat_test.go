@@ -50,6 +50,49 @@ func TestProhibitNAT(t *testing.T) {
 	}
 }
 
+// TestPeerStaysOnTheIKEPort has an answer arrive without NAT detection, which a peer that
+// cannot do it looks like: the client stays on port 500 although the gateway has heard that
+// it takes part. ESP in UDP must not come there (RFC 7296 §2.23), nor keepalives.
+func TestPeerStaysOnTheIKEPort(t *testing.T) {
+	l := newLab(t, 1, clientPolicy(), serverPolicy())
+	l.filter = func(d datagram) bool {
+		h, _ := message.ParseHeader(d.data)
+		if h.Exchange == message.IKESAInit && h.Response() {
+			l.client.engine.Receive(l.now, d.pair.Reverse(), withoutNotify(t, d.data, message.NATDetectionDestinationIP))
+			return false
+		}
+		return !h.Response() // with IKE_AUTH the client would find out that its answer was another
+	}
+	l.run()
+	i := l.serverInfo()
+	if pair := i.Path.Pair; i.State != Up || pair.Local.Port() != 500 || pair.Remote.Port() != 500 {
+		t.Fatalf("the gateway's session is %v on %v", i.State, pair)
+	}
+	if p := l.server.hosts[i.ID]; p.UDP || p.Keepalive != 0 {
+		t.Errorf("the gateway sends ESP on the IKE port: %+v", p)
+	}
+	s := l.server.engine.sessions[i.ID]
+	s.nat.local = true
+	if p := s.espPath(); p.UDP || p.Keepalive != 0 {
+		t.Errorf("behind a NAT, too: %+v", p)
+	}
+	natt := locator.Pair{Local: netip.AddrPortFrom(serverAddr.Addr(), NATTPort), Remote: clientAddr}
+	if p := s.pathFor(natt); !p.UDP || p.Keepalive == 0 {
+		t.Errorf("no ESP in UDP or no keepalives on the port for it: %+v", p)
+	}
+}
+
+// withoutNotify is a copy of an unprotected message in which a notify has become another,
+// which nobody knows.
+func withoutNotify(t *testing.T, m []byte, kind message.NotifyType) []byte {
+	t.Helper()
+	head := func(k message.NotifyType) []byte { return []byte{0, 0, byte(k >> 8), byte(k)} } // no protocol, no SPI
+	if bytes.Count(m, head(kind)) != 1 {
+		t.Fatalf("%v is not in the message once", kind)
+	}
+	return bytes.Replace(m, head(kind), head(0x6fff), 1)
+}
+
 // TestStandardPeersAreShownANAT looks at what is sent to peers that do not know
 // UDP_ENCAPSULATION, or use its number for something else.
 func TestStandardPeersAreShownANAT(t *testing.T) {
