@@ -338,6 +338,7 @@ func (n *simNode) grant(a AuthorizeRequest) Grant {
 			if id == a.Session || n.who[id] != who || n.owner[id] == nil {
 				continue
 			}
+			n.overtaken(id, a.Session)
 			e := n.owner[id]
 			n.w.net.After(0, func() { e.Abort(n.w.net.Now(), id, "session-replaced"); n.settle(e) })
 		}
@@ -348,6 +349,17 @@ func (n *simNode) grant(a AuthorizeRequest) Grant {
 		}
 	}
 	return Grant{Refuse: "unknown-user"}
+}
+
+// overtaken looks whether a session gives way to an attempt that its client had given up
+// before it began this one: then that attempt's IKE_AUTH request was under way for longer.
+// What it says was true when it was sent, so the gateway may go by it (RFC 7296 §2.4), and
+// the client connects anew once it notices. Sessions are numbered in the order of the
+// IKE_SA_INIT requests, and a client that sends IKE_AUTH has had its first answer.
+func (n *simNode) overtaken(id, by SessionID) {
+	if conn := n.w.conns[n.original[id]]; conn != nil && by < id {
+		conn.doomed = true
+	}
 }
 
 func mapKeys[K comparable, V any](m map[K]V) func(func(K) bool) {
