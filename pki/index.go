@@ -37,6 +37,9 @@ type Certificate struct {
 	Reason     Reason     `json:"reason,omitempty"`
 }
 
+// Issued is when the certificate was made: it begins before.
+func (c *Certificate) Issued() time.Time { return c.NotBefore.Add(backdate) }
+
 // Revoked says whether the certificate is revoked.
 func (c *Certificate) Revoked() bool { return c.RevokedAt != nil }
 

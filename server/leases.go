@@ -23,7 +23,7 @@ type leases struct {
 // newLeases makes the pools and fills them with what was kept.
 func newLeases(prefixes []netip.Prefix, gateway []netip.Addr, kept []store.Lease, behind *store.Behind, now func() time.Time) (*leases, error) {
 	l := &leases{now: now, behind: behind}
-	if err := l.setPools(prefixes, gateway); err != nil {
+	if err := l.setPools(prefixes, gateway, nil); err != nil {
 		return nil, err
 	}
 	for _, k := range kept {
@@ -35,8 +35,10 @@ func newLeases(prefixes []netip.Prefix, gateway []netip.Addr, kept []store.Lease
 }
 
 // setPools replaces the pools. Leases that fit into the new ones are kept, in use or
-// not; sessions with addresses outside of them go on until they end.
-func (l *leases) setPools(prefixes []netip.Prefix, gateway []netip.Addr) error {
+// not. Sessions with addresses outside of them go on until they end; their addresses
+// are no longer leased then, so held tells of all that sessions have, for pools in which
+// they lie again.
+func (l *leases) setPools(prefixes []netip.Prefix, gateway []netip.Addr, held []pool.Lease) error {
 	var next []*pool.Pool
 	for _, prefix := range prefixes {
 		p, err := pool.New(prefix, gateway...)
@@ -47,12 +49,16 @@ func (l *leases) setPools(prefixes []netip.Prefix, gateway []netip.Addr) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	restore := func(lease pool.Lease) {
+		for _, p := range next {
+			p.Restore(lease)
+		}
+	}
+	for _, lease := range held { // before what is remembered only
+		restore(lease)
+	}
 	for _, old := range l.pools {
-		old.Leases(func(lease pool.Lease) {
-			for _, p := range next {
-				p.Restore(lease)
-			}
-		})
+		old.Leases(restore)
 	}
 	l.pools = next
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
 	"github.com/wayfarer-vpn/wayfarer/internal/shard"
+	"github.com/wayfarer-vpn/wayfarer/server/pool"
 )
 
 // Reload reads the configuration again and puts it in force. After an error the old
@@ -60,6 +61,9 @@ func (s *Server) Refresh(ctx context.Context) error {
 
 // change puts settings in force. Sessions that exist are not touched.
 func (s *Server) change(ctx context.Context, old, next *Settings) error {
+	if err := s.ownAddressesFree(next); err != nil {
+		return err
+	}
 	if s.host != nil {
 		want := next.Network(s.applied.Device, s.dataPath)
 		// Sessions with addresses of a former pool live on, so their packets must be
@@ -72,7 +76,11 @@ func (s *Server) change(ctx context.Context, old, next *Settings) error {
 		}
 		s.applied = want
 	}
-	if err := s.leases.setPools(next.Pools(), next.Config.Network.Gateway); err != nil {
+	var err error
+	s.table.held(func(held []pool.Lease) {
+		err = s.leases.setPools(next.Pools(), next.Config.Network.Gateway, held)
+	})
+	if err != nil {
 		return err
 	}
 	s.settings.Store(next)
@@ -81,6 +89,18 @@ func (s *Server) change(ctx context.Context, old, next *Settings) error {
 	}
 	responder := s.responder(next, len(s.group.Shards()))
 	return s.group.Each(ctx, func(_ time.Time, e shard.Engine) { e.SetResponder(responder) })
+}
+
+// ownAddressesFree refuses an inner address for the gateway that a client has.
+func (s *Server) ownAddressesFree(next *Settings) (err error) {
+	s.table.held(func(held []pool.Lease) {
+		for _, l := range held {
+			if slices.Contains(next.Config.Network.Gateway, l.Address) {
+				err = fmt.Errorf("network.gateway: %s is the address of a connected client (session %d): disconnect it, or take another one", l.Address, l.Session)
+			}
+		}
+	})
+	return err
 }
 
 // expel ends the sessions of those who may not come in any more: whose certificate

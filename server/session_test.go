@@ -406,6 +406,40 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// A pool that is changed, and changed back: what clients have is still theirs, and nobody
+// else's; nor the gateway's.
+func TestReloadGivesNoAddressAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, pskConfig, nil).start(2)
+		reload := func() error { _, err := g.Reload(t.Context()); return err }
+		alice := g.laptop("192.0.2.10", "alice@example.test", "open sesame")
+		if got := text(alice.connect()); got != "[10.30.0.1 fd00:30::1]" {
+			t.Fatalf("alice has %s", got)
+		}
+		for _, pool := range []string{"10.40.0.0/24", "10.30.0.0/29"} {
+			g.edit(`pool4 = "`+g.settings.Load().Pools()[0].String(), `pool4 = "`+pool)
+			if err := reload(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bob := g.laptop("192.0.2.11", "bob@example.test", "open sesame")
+		if got := text(bob.connect()); got != "[10.30.0.2 fd00:30::2]" {
+			t.Errorf("bob has %s", got)
+		}
+		before := g.settings.Load()
+		g.edit("[network]\n", "[network]\ngateway = [\"10.30.0.1\", \"fd00:30::7\"]\n")
+		if err := reload(); err == nil || !strings.Contains(err.Error(), "10.30.0.1 is the address of a connected client") {
+			t.Errorf("a client's address for the gateway: %v", err)
+		}
+		if g.settings.Load() != before {
+			t.Error("the old configuration is not in force")
+		}
+		alice.crash()
+		bob.crash()
+		g.stop()
+	})
+}
+
 // 20000 requests from spoofed addresses: half-open sessions stay bounded, and a
 // legitimate client connects at once, without a retransmission.
 func TestFloodOfSpoofedRequests(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"github.com/wayfarer-vpn/wayfarer/ike"
 	"github.com/wayfarer-vpn/wayfarer/ike/auth"
 	"github.com/wayfarer-vpn/wayfarer/internal/reason"
+	"github.com/wayfarer-vpn/wayfarer/server/pool"
 )
 
 // session is what the daemon keeps of a session, from the moment the peer has proved
@@ -161,6 +162,20 @@ func (t *table) refused(by *Settings) map[ike.SessionID]reason.Code {
 		}
 	}
 	return out
+}
+
+// held calls f with the inner addresses of all sessions. As long as it runs no session
+// gets addresses, and none leaves the table.
+func (t *table) held(f func([]pool.Lease)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []pool.Lease
+	for id, s := range t.sessions {
+		for _, a := range s.addresses {
+			out = append(out, pool.Lease{Address: a, Owner: s.owner, Session: uint64(id)})
+		}
+	}
+	f(out)
 }
 
 // outside returns the addresses in use that no prefix contains: after a reload with

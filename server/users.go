@@ -320,7 +320,7 @@ func (a *Admin) Users() ([]User, error) {
 }
 
 func (a *Admin) certificateUser(c pki.Certificate) User {
-	u := User{Name: c.Name, Kind: CertificateUser, State: UserActive, Added: c.NotBefore, Expires: &c.NotAfter, Revoked: c.RevokedAt, serial: c.Serial}
+	u := User{Name: c.Name, Kind: CertificateUser, State: UserActive, Added: c.Issued(), Expires: &c.NotAfter, Revoked: c.RevokedAt, serial: c.Serial}
 	if len(c.Identities) > 0 {
 		u.Identity = c.Identities[0]
 	}

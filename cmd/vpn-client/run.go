@@ -56,6 +56,11 @@ func upInForeground(c *urfave.Context, name string) error {
 	if name == "" {
 		return cli.Usagef("NAME is missing").WithHint("Name a profile or a file: vpn-client up --foreground ./alice.toml.")
 	}
+	if cfg.Profile == nil {
+		if _, _, err := cfg.Store().Load(name, time.Now()); err != nil {
+			return err
+		}
+	}
 	cfg.Autoconnect = name
 	ctx := c.Context
 	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)

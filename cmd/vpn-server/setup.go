@@ -36,6 +36,9 @@ func initCommand() *urfave.Command {
 			if _, err := cli.Args(c); err != nil {
 				return err
 			}
+			if c.IsSet(flagConfig) {
+				return cli.Usagef("init makes a configuration: name its directory with --dir, not --%s", flagConfig)
+			}
 			o, err := setupOptions(c)
 			if err != nil {
 				return err

@@ -218,6 +218,9 @@ func exportProfile(c *urfave.Context) error {
 		return err
 	}
 	defer clear(data)
+	if c.IsSet("output") && c.String("output") == "" {
+		return cli.Usagef("--output is empty: name a file, or - for standard output")
+	}
 	if err := writeSecret(c.App.Writer, c.String("output"), data); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -128,10 +129,20 @@ func helpTemplate(base, description string) string {
 // Main runs a program with the arguments of the process and returns its exit code.
 // The context ends with SIGINT and SIGTERM; a second one ends the process.
 func Main(app *urfave.App) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop)
 	return Run(ctx, app, os.Args)
+}
+
+// secondSignal is how long after the first signal another one is the same wish: timeout(1)
+// and sudo(8) send to the process and to its group. What ends in order takes less.
+const secondSignal = 2 * time.Second
+
+// interruptible is a context that ends with the first signal. Later ones end the process.
+func interruptible() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() { time.AfterFunc(secondSignal, stop) })
+	return ctx, stop
 }
 
 // Run runs a program and returns its exit code. Flags may stand anywhere on the
