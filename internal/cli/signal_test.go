@@ -16,6 +16,6 @@ func TestSecondSignalIsTheSameWish(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-ctx.Done()
+		time.Sleep(20 * time.Millisecond) // what the signal changes is changed
 	}
-	time.Sleep(10 * time.Millisecond) // the second one arrives
 }
