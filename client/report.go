@@ -45,7 +45,8 @@ func (c *connection) report(ctx context.Context, s *Status) {
 
 // judgeNow keeps a status truthful between two looks at the session.
 func (c *connection) judgeNow(s *Status, info ike.SessionInfo, stats esp.Stats) {
-	if s.State == Connected {
+	if s.State == Connected || s.State == Degraded {
+		s.State, s.Problem = Connected, nil
 		if f := judge(time.Now(), info, stats); f != nil {
 			s.State, s.Problem = Degraded, f.problem(time.Now(), c.generation)
 		}

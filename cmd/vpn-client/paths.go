@@ -41,7 +41,7 @@ func paths(c *urfave.Context) error {
 
 func printPaths(w io.Writer, list []client.Path) error {
 	if len(list) == 0 {
-		_, err := fmt.Fprintln(w, "no session, or one that cannot move (MOBIKE is off on one side)")
+		_, err := fmt.Fprintln(w, "none: there is no session, this machine has no network, or the session cannot move (MOBIKE is off on one side)")
 		return err
 	}
 	t := cli.NewTable("", "INTERFACE", "LOCAL", "GATEWAY", "ADDRESS", "PATH", "RTT", "MTU", "NAT", "WHY")

@@ -103,7 +103,11 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 	add(&f, "name servers", joined(s.DNS))
 	add(&f, "domains", strings.Join(s.Domains, ", "))
 	if s.Interface != "" {
-		f.Add("interface", fmt.Sprintf("%s, MTU %d", s.Interface, s.MTU))
+		text := s.Interface
+		if s.MTU > 0 {
+			text += fmt.Sprintf(", MTU %d", s.MTU)
+		}
+		f.Add("interface", text)
 	}
 	if s.PathMTU != 0 {
 		f.Add("path MTU", fmt.Sprint(s.PathMTU))
