@@ -104,14 +104,7 @@ func (l *lab) wantRenewed(exchange string) {
 	l.t.Helper()
 	l.agree()
 	l.carries()
-	ike, child := 0, 0
-	for _, r := range l.server.rekeyed {
-		if r.IKE {
-			ike++
-		} else {
-			child++
-		}
-	}
+	ike, child := l.server.renewals()
 	if ike != 1 {
 		l.t.Errorf("the IKE SA was renewed %d times", ike)
 	}

@@ -48,6 +48,18 @@ type peer struct {
 	refused     []Refused
 }
 
+// renewals counts the rekeys that have come to their end.
+func (p *peer) renewals() (ike, child int) {
+	for _, r := range p.rekeyed {
+		if r.IKE {
+			ike++
+		} else {
+			child++
+		}
+	}
+	return ike, child
+}
+
 // wire carries datagrams between peers, by address, one after the other.
 type wire struct {
 	t      testing.TB

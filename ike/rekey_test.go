@@ -317,14 +317,7 @@ func TestRekeyTimers(t *testing.T) {
 	l := connected(t, cp, serverPolicy())
 	l.advance(60 * time.Second)
 	l.agree()
-	child, ike := 0, 0
-	for _, r := range l.client.rekeyed {
-		if r.IKE {
-			ike++
-		} else {
-			child++
-		}
-	}
+	ike, child := l.client.renewals()
 	if child < 12 || child > 20 || ike < 5 || ike > 9 {
 		t.Errorf("%d child and %d IKE rekeyings in a minute", child, ike)
 	}
