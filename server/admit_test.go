@@ -249,7 +249,7 @@ func TestSessionsPerIdentity(t *testing.T) {
 		g.start(2)
 		var all []*laptop
 		add := func(name string) *laptop {
-			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + len(all))}).String(), name, "open sesame")
+			l := g.laptop(seat(len(all)), name, "open sesame")
 			all = append(all, l)
 			return l
 		}

@@ -299,6 +299,9 @@ type laptop struct {
 	closed []ike.Closed
 }
 
+// seat is an address for a laptop among several.
+func seat(i int) string { return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String() }
+
 func (g *gateway) laptop(address, identity, secret string) *laptop {
 	g.t.Helper()
 	id, err := auth.ParseIdentity(identity)

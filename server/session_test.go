@@ -221,7 +221,7 @@ func TestPoolExhausted(t *testing.T) {
 		g.start(2)
 		var all []*laptop
 		for i, name := range []string{"a", "b", "c"} {
-			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), name+"@example.test", "open sesame")
+			l := g.laptop(seat(i), name+"@example.test", "open sesame")
 			all = append(all, l)
 			if ok := l.try(); ok != (i < 2) {
 				t.Errorf("%s connected: %v", name, ok)
@@ -260,7 +260,7 @@ func TestAwayGiveWay(t *testing.T) {
 		var all []*laptop
 		add := func() *laptop {
 			i := len(all)
-			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), string(rune('a'+i))+"@example.test", "open sesame")
+			l := g.laptop(seat(i), string(rune('a'+i))+"@example.test", "open sesame")
 			all = append(all, l)
 			return l
 		}
@@ -335,7 +335,7 @@ func TestReload(t *testing.T) {
 		reload := func() ([]string, error) { return g.Reload(t.Context()) }
 		var laptops []*laptop
 		for i, id := range []string{"alice@example.test", "bob@example.test", "carol@example.test", "dave.example.test"} {
-			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), id, "open sesame")
+			l := g.laptop(seat(i), id, "open sesame")
 			l.connect()
 			laptops = append(laptops, l)
 		}
@@ -556,7 +556,7 @@ func TestEachUserHasAKeyOfItsOwn(t *testing.T) {
 			{"alice@example.test", "one", true}, {"bob@example.test", "two", true},
 			{"alice@example.test", "two", false}, {"carol@example.test", "one", false},
 		} {
-			l := g.laptop(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}).String(), tt.id, tt.secret)
+			l := g.laptop(seat(i), tt.id, tt.secret)
 			if l.try() != tt.ok {
 				t.Errorf("%s with %s: connected is %v", tt.id, tt.secret, !tt.ok)
 			}
